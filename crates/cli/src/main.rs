@@ -1,0 +1,2 @@
+//! The `pidigree` command.
+fn main() {}

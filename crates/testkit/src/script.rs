@@ -1,0 +1,269 @@
+//! From words to operations: pure, so that a test's typing error is a panic in the test and not a silent child.
+
+/// A script for [`Family`](crate::Family), as words.
+///
+/// This is made from one string (split at white space) or from a list of words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script(pub(crate) Vec<String>);
+
+impl From<&str> for Script {
+    fn from(text: &str) -> Script {
+        Script(text.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+impl From<String> for Script {
+    fn from(text: String) -> Script {
+        Script::from(text.as_str())
+    }
+}
+
+impl From<Vec<String>> for Script {
+    fn from(words: Vec<String>) -> Script {
+        Script(words)
+    }
+}
+
+impl From<&[&str]> for Script {
+    fn from(words: &[&str]) -> Script {
+        Script(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+}
+
+impl<const N: usize> From<&[&str; N]> for Script {
+    fn from(words: &[&str; N]) -> Script {
+        Script::from(words.as_slice())
+    }
+}
+
+/// One operation; `help.txt` says what each does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Say(String),
+    Pause,
+    Await,
+    Orphaned,
+    Reap,
+    ReapAll,
+    Fork(Vec<Op>),
+    DoubleFork(Vec<Op>),
+    CloneParent(Vec<Op>),
+    Thread(Vec<Op>),
+    /// The words, already known to parse: they become the arguments of the new image.
+    Exec(Vec<String>),
+    Hopper {
+        generations: u64,
+        setsid_every: Option<u64>,
+    },
+    Storm(u64),
+    Exit(i32),
+    Raise(i32),
+    ThreadExit,
+    Setsid,
+    Subreaper,
+    Undumpable,
+    Name(Vec<u8>),
+    Setuid(u32),
+}
+
+/// Parses a whole script.
+pub(crate) fn parse(words: &[String]) -> Result<Vec<Op>, String> {
+    let mut parser = Parser { words, at: 0 };
+    let ops = parser.ops()?;
+    match parser.next() {
+        None => Ok(ops),
+        Some(word) => Err(format!("unmatched `{word}`")),
+    }
+}
+
+struct Parser<'a> {
+    words: &'a [String],
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    /// Operations up to the end, or up to a `]` that is left in place.
+    fn ops(&mut self) -> Result<Vec<Op>, String> {
+        let mut ops = Vec::new();
+        while let Some(word) = self.peek() {
+            if word == "]" {
+                break;
+            }
+            self.at += 1;
+            ops.push(self.op(word)?);
+        }
+        Ok(ops)
+    }
+
+    fn op(&mut self, word: &str) -> Result<Op, String> {
+        Ok(match word {
+            "say" => Op::Say(self.argument(word)?.to_owned()),
+            "pause" => Op::Pause,
+            "await" => Op::Await,
+            "orphaned" => Op::Orphaned,
+            "reap" => Op::Reap,
+            "reap-all" => Op::ReapAll,
+            "fork" => Op::Fork(self.block(word)?),
+            "double-fork" => Op::DoubleFork(self.block(word)?),
+            "clone-parent" => Op::CloneParent(self.block(word)?),
+            "thread" => Op::Thread(self.block(word)?),
+            "exec" => Op::Exec(self.block_words(word)?),
+            "hopper" => Op::Hopper {
+                generations: self.number(word)?,
+                setsid_every: self.setsid_every()?,
+            },
+            "storm" => Op::Storm(self.number(word)?),
+            "exit" => Op::Exit(self.number(word)?),
+            "raise" => Op::Raise(self.number(word)?),
+            "thread-exit" => Op::ThreadExit,
+            "setsid" => Op::Setsid,
+            "subreaper" => Op::Subreaper,
+            "undumpable" => Op::Undumpable,
+            "name" => Op::Name(unescape(self.argument(word)?)?),
+            "setuid" => Op::Setuid(self.number(word)?),
+            _ => return Err(format!("no operation is called `{word}`")),
+        })
+    }
+
+    fn setsid_every(&mut self) -> Result<Option<u64>, String> {
+        if self.peek() != Some("setsid-every") {
+            return Ok(None);
+        }
+        self.at += 1;
+        match self.number("setsid-every")? {
+            0 => Err("`setsid-every` needs a number above 0".to_owned()),
+            every => Ok(Some(every)),
+        }
+    }
+
+    fn block(&mut self, of: &str) -> Result<Vec<Op>, String> {
+        if self.next() != Some("[") {
+            return Err(format!("`{of}` needs `[ ... ]`"));
+        }
+        let ops = self.ops()?;
+        match self.next() {
+            Some("]") => Ok(ops),
+            _ => Err(format!("the `[` of `{of}` is never closed")),
+        }
+    }
+
+    fn block_words(&mut self, of: &str) -> Result<Vec<String>, String> {
+        let start = self.at + 1;
+        self.block(of)?;
+        Ok(self.words[start..self.at - 1].to_vec())
+    }
+
+    fn number<N: std::str::FromStr>(&mut self, of: &str) -> Result<N, String> {
+        let word = self.argument(of)?;
+        word.parse()
+            .map_err(|_| format!("`{of}` needs a number, not `{word}`"))
+    }
+
+    fn argument(&mut self, of: &str) -> Result<&'a str, String> {
+        match self.next() {
+            Some(word) if word != "[" && word != "]" => Ok(word),
+            _ => Err(format!("`{of}` needs an argument")),
+        }
+    }
+
+    fn peek(&self) -> Option<&'a str> {
+        self.words.get(self.at).map(String::as_str)
+    }
+
+    fn next(&mut self) -> Option<&'a str> {
+        let word = self.peek()?;
+        self.at += 1;
+        Some(word)
+    }
+}
+
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = text.bytes();
+    let mut plain = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            plain.push(byte);
+            continue;
+        }
+        plain.push(match bytes.next() {
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b's') => b' ',
+            Some(b'\\') => b'\\',
+            Some(b'x') => {
+                let digits: Vec<u8> = bytes.by_ref().take(2).collect();
+                std::str::from_utf8(&digits)
+                    .ok()
+                    .filter(|digits| digits.len() == 2)
+                    .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                    .filter(|byte| *byte != 0)
+                    .ok_or_else(|| format!("`{text}` holds a bad \\x escape"))?
+            }
+            _ => return Err(format!("`{text}` holds an unknown escape")),
+        });
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Op, Script, parse, unescape};
+
+    fn parsed(text: &str) -> Result<Vec<Op>, String> {
+        parse(&Script::from(text).0)
+    }
+
+    #[test]
+    fn nested_scripts_keep_their_order() {
+        assert_eq!(
+            parsed("fork [ thread [ say t ] exit 3 ] say root pause"),
+            Ok(vec![
+                Op::Fork(vec![Op::Thread(vec![Op::Say("t".into())]), Op::Exit(3)]),
+                Op::Say("root".into()),
+                Op::Pause,
+            ])
+        );
+    }
+
+    #[test]
+    fn exec_keeps_its_words_and_checks_them() {
+        let words = ["fork", "[", "pause", "]", "say", "x"].map(String::from).to_vec();
+        assert_eq!(parsed("exec [ fork [ pause ] say x ]"), Ok(vec![Op::Exec(words)]));
+        assert!(parsed("exec [ nonsense ]").is_err());
+    }
+
+    #[test]
+    fn hopper_takes_an_optional_clause() {
+        let hopper = |setsid_every| Op::Hopper {
+            generations: 7,
+            setsid_every,
+        };
+        assert_eq!(parsed("hopper 7 pause"), Ok(vec![hopper(None), Op::Pause]));
+        assert_eq!(parsed("hopper 7 setsid-every 3"), Ok(vec![hopper(Some(3))]));
+        assert!(parsed("hopper 7 setsid-every 0").is_err());
+    }
+
+    #[test]
+    fn a_bad_script_is_refused_with_the_word_at_fault() {
+        for (text, word) in [
+            ("fork", "`fork`"),
+            ("fork [ pause", "`fork`"),
+            ("pause ]", "`]`"),
+            ("say", "`say`"),
+            ("say ]", "`say`"),
+            ("exit now", "`now`"),
+            ("dance", "`dance`"),
+        ] {
+            let why = parsed(text).expect_err(text);
+            assert!(why.contains(word), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        assert_eq!(unescape(r"a)\sR\s1\s(\n\xff\\"), Ok(b"a) R 1 (\n\xff\\".to_vec()));
+        assert!(unescape(r"\x0").is_err());
+        assert!(unescape(r"\x00").is_err());
+        assert!(unescape(r"\q").is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! What only Linux has.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::{Fork, lifeline_ended, wait_hung_up, wait_readable};
+
+/// `CLONE_NEWTIME`, for which nix has no name.
+pub(crate) const NEW_TIME: nix::sched::CloneFlags =
+    nix::sched::CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+
+/// A process, pinned: its PID may be reused, this is never fooled.
+#[derive(Debug)]
+pub(crate) struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    pub(crate) fn open(pid: u32) -> io::Result<Pidfd> {
+        // SAFETY: pidfd_open touches no memory
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+        // SAFETY: the kernel just gave us this descriptor, and nobody else has it
+        Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Pidfd> {
+        self.0.try_clone().map(Pidfd)
+    }
+
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+        let info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: a null info is allowed
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, info, 0) };
+        Errno::result(sent)?;
+        Ok(())
+    }
+
+    /// Waits until the process has ended (a zombie has); false when `timeout` passed before that.
+    pub(crate) fn wait_ended(&self, timeout: Duration) -> io::Result<bool> {
+        wait_readable(&[self.0.as_fd()], Some(timeout))
+    }
+
+    /// Waits until the process has been reaped; false when `timeout` passed before that.
+    pub(crate) fn wait_reaped(&self, timeout: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            // ESRCH is the truth; the hang-up that announces it is new in Linux 6.9, hence the short waits
+            if self
+                .signal(0)
+                .is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+            {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            wait_hung_up(self.0.as_fd(), Some(Duration::from_millis(5)))?;
+        }
+    }
+
+    /// Reaps the process if it is a child of ours that has ended.
+    pub(crate) fn try_reap(&self) -> bool {
+        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+        let reaped = waitid(
+            Id::PIDFd(self.0.as_fd()),
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
+        );
+        !matches!(reaped, Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD))
+    }
+}
+
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Starts a sibling: its parent is our parent.
+pub(crate) fn clone_parent() -> io::Result<Fork> {
+    raw_clone(libc::CLONE_PARENT)
+}
+
+/// Forks by the bare system call, with none of the C library's handlers.
+pub(super) fn raw_fork() -> io::Result<Fork> {
+    raw_clone(0)
+}
+
+fn raw_clone(flags: i32) -> io::Result<Fork> {
+    let flags = libc::c_long::from(flags | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and without a stack, this is fork: the child goes on with a copy of everything
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    Ok(if pid == 0 {
+        Fork::Child
+    } else {
+        Fork::Parent(pid as i32)
+    })
+}
+
+/// The arguments of clone3(2), up to `set_tid_size` (`CLONE_ARGS_SIZE_VER1`, Linux 5.5).
+#[repr(C)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+}
+
+const _: () = assert!(size_of::<CloneArgs>() == 80);
+
+/// Forks a child with this PID in our own PID namespace.
+pub(super) fn raw_fork_as(pid: i32) -> io::Result<Fork> {
+    let args = CloneArgs {
+        flags: 0,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: (&raw const pid) as u64,
+        set_tid_size: 1,
+    };
+    // SAFETY: `args` is a clone_args of the size given, and its set_tid points at one live pid; as in raw_clone
+    let pid =
+        Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
+    Ok(if pid == 0 {
+        Fork::Child
+    } else {
+        Fork::Parent(pid as i32)
+    })
+}
+
+/// Becomes the parent of descendants whose parent ends.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Makes the process unreadable for others of its own user.
+pub(crate) fn become_undumpable() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
+/// Has the kernel kill this process when the thread that forked it ends.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+}
+
+/// Sets the name of the calling thread, of which the kernel keeps 15 bytes.
+pub(crate) fn name_thread(name: &[u8]) -> io::Result<()> {
+    let name = CString::new(name).map_err(io::Error::other)?;
+    Ok(nix::sys::prctl::set_name(&name)?)
+}
+
+/// Blocks SIGUSR1 in the calling thread, and in all that it starts.
+pub(crate) fn block_pokes() -> io::Result<()> {
+    Ok(pokes().thread_block()?)
+}
+
+/// Waits until this process has received SIGUSR1, or standard input has reached its end (then false).
+pub(crate) fn wait_poke() -> io::Result<bool> {
+    let poked = SignalFd::with_flags(&pokes(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    loop {
+        if lifeline_ended(Some(poked.as_fd()), None)? {
+            return Ok(false);
+        }
+        // Another thread may have been quicker
+        if poked.read_signal()?.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+fn pokes() -> SigSet {
+    SigSet::from_iter([Signal::SIGUSR1])
+}
+
+/// Ends the calling thread by the bare system call. In the main thread `pthread_exit` would unwind through Rust's
+/// start-up code, and returning would end the process.
+pub(crate) fn thread_exit() -> ! {
+    // SAFETY: the thread's stack is never freed, and nothing of it is joined or dropped
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("exit(2) does not return")
+}
+
+/// Paths under which this binary can be executed again, best first: the second is for a world without `/proc`.
+pub(crate) fn executable() -> Vec<String> {
+    // SAFETY: getauxval has no precondition
+    let at_execfn = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    let mut paths = vec!["/proc/self/exe".to_owned()];
+    if at_execfn != 0 {
+        // SAFETY: AT_EXECFN is the address of a C string that lives as long as the process
+        let path = unsafe { CStr::from_ptr(at_execfn as *const libc::c_char) };
+        paths.extend(path.to_str().map(str::to_owned));
+    }
+    paths
+}
+
+/// System calls that `deny` knows, each with the value one argument must have.
+pub(crate) struct Clause {
+    /// The number of the system call.
+    pub(crate) call: u32,
+    /// Which argument, under which mask, equals what; `None` for every use of the call.
+    pub(crate) argument: Option<(u8, u32, u32)>,
+}
+
+/// The call or the use of a call that has this name.
+pub(crate) fn call_named(name: &str) -> Option<Clause> {
+    let (call, argument) = match name {
+        "clone3" => (libc::SYS_clone3, None),
+        "getsid" => (libc::SYS_getsid, None),
+        "ioctl" => (libc::SYS_ioctl, None),
+        // Any size of the struct: magic 0xff, number 11
+        "ioctl:PIDFD_GET_INFO" => (libc::SYS_ioctl, Some((1, 0xffff, 0xff0b))),
+        "kcmp" => (libc::SYS_kcmp, None),
+        "name_to_handle_at" => (libc::SYS_name_to_handle_at, None),
+        "pidfd_getfd" => (libc::SYS_pidfd_getfd, None),
+        "pidfd_open" => (libc::SYS_pidfd_open, None),
+        "pidfd_send_signal" => (libc::SYS_pidfd_send_signal, None),
+        "ptrace" => (libc::SYS_ptrace, None),
+        "socket" => (libc::SYS_socket, None),
+        "socket:AF_NETLINK" => (libc::SYS_socket, Some((0, u32::MAX, libc::AF_NETLINK as u32))),
+        "statx" => (libc::SYS_statx, None),
+        "unshare" => (libc::SYS_unshare, None),
+        "waitid" => (libc::SYS_waitid, None),
+        number => (number.parse().ok()?, None),
+    };
+    Some(Clause {
+        call: call as u32,
+        argument,
+    })
+}
+
+/// Errors that `deny` knows by name.
+pub(crate) const ERRNO_NAMES: [(&str, i32); 8] = [
+    ("EPERM", libc::EPERM),
+    ("ENOENT", libc::ENOENT),
+    ("ESRCH", libc::ESRCH),
+    ("EACCES", libc::EACCES),
+    ("EINVAL", libc::EINVAL),
+    ("EMFILE", libc::EMFILE),
+    ("ENOTTY", libc::ENOTTY),
+    ("ENOSYS", libc::ENOSYS),
+];
+
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const AUDIT_ARCH: u32 = 0xc000_00b7;
+
+/// Installs a seccomp filter under which the calls of `clauses` answer `errno`. Calls of another architecture (32-bit
+/// programs) pass: their numbers differ.
+pub(crate) fn install_filter(clauses: &[Clause], errno: i32) -> io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    // struct seccomp_data: nr, arch, instruction_pointer, args; both architectures are little-endian
+    const NR: u32 = 0;
+    const ARCH: u32 = 4;
+    const ARGS: u32 = 16;
+    let step = |code, k| libc::sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let unless = |k, skip| libc::sock_filter {
+        code: EQUAL,
+        jt: 0,
+        jf: skip,
+        k,
+    };
+    let refuse = step(
+        RETURN,
+        libc::SECCOMP_RET_ERRNO | (errno as u32 & libc::SECCOMP_RET_DATA),
+    );
+    let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
+
+    let ours = libc::sock_filter {
+        code: EQUAL,
+        jt: 1,
+        jf: 0,
+        k: AUDIT_ARCH,
+    };
+    let mut program = vec![step(LOAD, ARCH), ours, allow, step(LOAD, NR)];
+    for clause in clauses {
+        match clause.argument {
+            None => program.extend([unless(clause.call, 1), refuse]),
+            Some((index, mask, value)) => program.extend([
+                unless(clause.call, 5),
+                step(LOAD, ARGS + 8 * u32::from(index)),
+                step(AND, mask),
+                unless(value, 1),
+                refuse,
+                step(LOAD, NR),
+            ]),
+        }
+    }
+    program.push(allow);
+    attach(&mut program).or_else(|error| {
+        if error != Errno::EACCES {
+            return Err(error.into());
+        }
+        // Without CAP_SYS_ADMIN a filter needs the promise that no execve gains privilege
+        nix::sys::prctl::set_no_new_privs()?;
+        attach(&mut program).map_err(io::Error::from)
+    })
+}
+
+fn attach(program: &mut [libc::sock_filter]) -> Result<(), Errno> {
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: `filter` names a live array of that length, which the kernel copies
+    let outcome = unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter) };
+    Errno::result(outcome).map(drop)
+}

@@ -1,0 +1,238 @@
+//! The kernel: the only home of `unsafe`, `libc` and `cfg(target_os)` in this crate.
+//!
+//! What every Unix has stands here, what only Linux has in `linux`, and what a forked copy of a test process may
+//! run, in which other threads held locks when it was copied, in `copy`.
+
+mod copy;
+mod linux;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+
+pub(crate) use libc::{ENOSYS, EPERM, ESRCH, SIGKILL, SIGSTOP, SIGUSR1, ino_t};
+
+pub(crate) use copy::{spawn_chain, spawn_idle, spawn_idle_as};
+pub(crate) use linux::{
+    ERRNO_NAMES, NEW_TIME, Pidfd, become_subreaper, become_undumpable, block_pokes, call_named, clone_parent,
+    die_with_parent, executable, install_filter, name_thread, thread_exit, wait_poke,
+};
+
+/// Which side of a fork this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fork {
+    Child,
+    Parent(i32),
+}
+
+/// Forks. The child of a process with threads may go on as usual only because glibc makes malloc safe in it: for the
+/// scripted child, not for test processes.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: the scripted child holds no lock of its own over a fork, and the C library's survive it
+    let forked = unsafe { nix::unistd::fork() }?;
+    Ok(match forked {
+        nix::unistd::ForkResult::Child => Fork::Child,
+        nix::unistd::ForkResult::Parent { child } => Fork::Parent(child.as_raw()),
+    })
+}
+
+/// Ends the process, all its threads, at once: no destructors, no flushing.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no precondition
+    unsafe { libc::_exit(code) }
+}
+
+pub(crate) fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
+pub(crate) fn parent_pid() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
+pub(crate) fn own_tid() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
+/// A wait status: how a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status(i32);
+
+impl Status {
+    /// As a shell reports it: the exit code, or 128 and the signal.
+    pub(crate) fn shell_code(self) -> i32 {
+        if libc::WIFEXITED(self.0) {
+            libc::WEXITSTATUS(self.0)
+        } else {
+            128 + libc::WTERMSIG(self.0)
+        }
+    }
+}
+
+/// Waits until `child` has ended (-1: any child) and reaps it.
+pub(crate) fn reap(child: i32) -> io::Result<(i32, Status)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a live i32
+        let reaped = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        match Errno::result(reaped) {
+            Ok(pid) => return Ok((pid, Status(status))),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until `child` has ended, and leaves it a zombie.
+pub(crate) fn wait_zombie(child: i32) -> io::Result<()> {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let child = nix::unistd::Pid::from_raw(child);
+    loop {
+        match waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            // EINVAL: nix has no name for the (realtime) signal it died of
+            Ok(_) | Err(Errno::EINVAL) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Sends a signal by bare PID: only for children that the caller has not reaped, and for itself.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill touches no memory
+    Errno::result(unsafe { libc::kill(pid, signal) })?;
+    Ok(())
+}
+
+/// Gives `signal` its default disposition.
+pub(crate) fn default_disposition(signal: i32) -> io::Result<()> {
+    // SAFETY: installs no handler
+    let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if before == libc::SIG_ERR {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Unblocks `signal` in this thread; realtime signals too, which nix cannot name.
+pub(crate) fn unblock(signal: i32) -> io::Result<()> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set it is given
+    Errno::result(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
+    // SAFETY: the set is initialised
+    Errno::result(unsafe { libc::sigaddset(set.as_mut_ptr(), signal) })?;
+    // SAFETY: the set is initialised, and the old one is not asked for
+    let outcome = unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut()) };
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(outcome))
+    }
+}
+
+/// What a command that we execute expects: nothing blocked, SIGPIPE fatal (Rust's runtime ignores it).
+pub(crate) fn tidy_signals() -> io::Result<()> {
+    SigSet::empty().thread_set_mask()?;
+    let fatal = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: installs no handler
+    unsafe { nix::sys::signal::sigaction(Signal::SIGPIPE, &fatal) }?;
+    Ok(())
+}
+
+/// Replaces the image of this process; returns only the error.
+pub(crate) fn exec(program: &str, words: &[&str]) -> io::Error {
+    let c_string = |word: &&str| CString::new(*word).map_err(io::Error::other);
+    let words: Result<Vec<CString>, _> = words.iter().map(c_string).collect();
+    match (c_string(&program), words) {
+        (Ok(program), Ok(words)) => match nix::unistd::execvp(&program, &words) {
+            Ok(never) => match never {},
+            Err(error) => error.into(),
+        },
+        (Err(error), _) | (_, Err(error)) => error,
+    }
+}
+
+/// Becomes user and group `id`, with no other groups; a user namespace that forbids setgroups has none to drop.
+pub(crate) fn become_user(id: u32) -> io::Result<()> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    match setgroups(&[]) {
+        Err(Errno::EPERM)
+            if std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|it| it.trim() == "deny") => {}
+        outcome => outcome?,
+    }
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// Waits until one of `fds` is ready for reading, has hung up or is broken; false when `timeout` passed before that.
+pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<bool> {
+    wait_for(fds, PollFlags::POLLIN, timeout)
+}
+
+/// Waits for no data, only until one of `fds` has hung up or is broken.
+pub(crate) fn wait_hung_up(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+    wait_for(&[fd], PollFlags::empty(), timeout)
+}
+
+fn wait_for(fds: &[BorrowedFd<'_>], what: PollFlags, timeout: Option<Duration>) -> io::Result<bool> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut fds: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, what)).collect();
+    loop {
+        let left = match deadline {
+            None => PollTimeout::NONE,
+            Some(deadline) => {
+                // Rounded up: a poll that comes back a little early would spin
+                let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+                PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match nix::poll::poll(&mut fds, left) {
+            Ok(0) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether standard input has reached its end; waits for that, or for `other` to be readable, for `timeout`.
+pub(crate) fn lifeline_ended(other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<bool> {
+    let stdin = std::io::stdin();
+    let lifeline = stdin.as_fd();
+    let mut fds = vec![lifeline];
+    fds.extend(other);
+    loop {
+        if !wait_readable(&fds, timeout)? {
+            return Ok(false);
+        }
+        if wait_readable(&[lifeline], Some(Duration::ZERO))? {
+            match nix::unistd::read(lifeline, &mut [0; 64]) {
+                Ok(0) => return Ok(true),
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        return Ok(false);
+    }
+}
+
+/// Writes one line to standard output in one write(2), so that lines of many processes never mix.
+pub(crate) fn write_line(line: &str) -> io::Result<()> {
+    let stdout = std::io::stdout();
+    loop {
+        match nix::unistd::write(stdout.as_fd(), line.as_bytes()) {
+            Ok(written) if written == line.len() => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

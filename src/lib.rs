@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
+
+#[cfg(feature = "tracing")]
+macro_rules! debug {
+    ($($event:tt)*) => { tracing::debug!($($event)*) };
+}
+#[cfg(not(feature = "tracing"))]
+macro_rules! debug {
+    ($($event:tt)*) => {};
+}
+pub(crate) use debug;
+
+mod ancestry;
+mod capabilities;
+mod error;
+mod identity;
+mod parse;
+mod pid;
+mod process;
+mod signal;
+mod snapshot;
+mod state;
+#[expect(unsafe_code, reason = "the kernel is behind it; see the module")]
+mod sys;
+mod watch;
+
+pub use ancestry::{ancestors_of, is_descendant, parent_of};
+pub use capabilities::{Capabilities, Capability, Grade, capabilities};
+pub use error::{Error, Result};
+pub use identity::{BootId, Identity, Sameness, StartTime};
+pub use pid::Pid;
+pub use process::{Ancestors, Process};
+pub use signal::Signal;
+pub use snapshot::{Entry, Snapshot};
+pub use state::{ExitStatus, State};
+#[cfg(feature = "tokio")]
+pub use watch::Exits;
+pub use watch::{Exited, ProcessWatcher, WatchKey};

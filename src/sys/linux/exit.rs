@@ -1,0 +1,105 @@
+//! How a process ended, from whichever part of the kernel still knows.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::parse::proc_stat;
+use crate::pid::Pid;
+use crate::state::ExitStatus;
+use crate::sys::backend::handle::{Handle, Kind};
+use crate::sys::backend::procfs::{ProcPath, StatBuffer};
+use crate::sys::backend::syscall::{self, PidfdInfo};
+
+impl Handle {
+    /// The status of a process that has ended. Reaps nothing. `Unknown` where nobody tells, and for one that runs.
+    ///
+    /// Asked in this order: the pidfd, which keeps the status of a reaped process (Linux 6.15) for anybody; waitid(2),
+    /// for a child of ours; /proc/PID/stat, for a zombie that we may ptrace; and the pidfd again, for one that was
+    /// reaped meanwhile.
+    pub(crate) fn exit_status(&self) -> ExitStatus {
+        let parent = match self.reaped_status() {
+            Reaped::Status(status) => return status,
+            Reaped::NotYet { parent } => parent,
+        };
+        if parent.is_none_or(|parent| parent == Pid::current()) {
+            if let Some(status) = self.status_of_child() {
+                return status;
+            }
+        }
+        if let Some(status) = self.status_of_zombie() {
+            return status;
+        }
+        match self.reaped_status() {
+            Reaped::Status(status) => status,
+            Reaped::NotYet { .. } => ExitStatus::Unknown,
+        }
+    }
+
+    fn reaped_status(&self) -> Reaped {
+        if self.kind() != Kind::Pidfd || !self.world().info {
+            return Reaped::NotYet { parent: None };
+        }
+        match syscall::pidfd_info(self.as_fd(), PidfdInfo::PID | PidfdInfo::EXIT) {
+            Ok(info) if info.mask & PidfdInfo::EXIT != 0 => Reaped::Status(from_wait(info.exit_code)),
+            Ok(info) => Reaped::NotYet {
+                parent: Pid::new(info.ppid),
+            },
+            Err(_) => Reaped::Status(ExitStatus::Unknown),
+        }
+    }
+
+    /// Leaves the child for its parent's own wait (WNOWAIT).
+    fn status_of_child(&self) -> Option<ExitStatus> {
+        let id = match self.kind() {
+            Kind::Pidfd => Id::PIDFd(self.as_fd()),
+            Kind::Directory => Id::Pid(nix::unistd::Pid::from_raw(self.pid().raw())),
+        };
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let status = match waitid(id, flags) {
+            Ok(WaitStatus::Exited(_, code)) => ExitStatus::Code(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::Signal(signal as i32),
+            // Not our child, or ended by a signal that nix has no name for (a real-time one).
+            Err(Errno::ECHILD | Errno::EINVAL) | Ok(_) | Err(_) => return None,
+        };
+        // By PID, it is this process's as long as it is not reaped after the asking.
+        match self.kind() {
+            Kind::Directory if self.is_reaped().unwrap_or(true) => None,
+            _ => Some(status),
+        }
+    }
+
+    /// Field 52 of stat is 0 for whoever may not ptrace the process. The link ns/user is readable under the very same
+    /// condition, and for zombies too.
+    fn status_of_zombie(&self) -> Option<ExitStatus> {
+        let mut buffer: StatBuffer = [0; 1280];
+        let link = match self.kind() {
+            Kind::Pidfd => nix::fcntl::readlink(ProcPath::new(self.pid(), "/ns/user").as_c_str()),
+            Kind::Directory => nix::fcntl::readlinkat(self.as_fd(), c"ns/user"),
+        };
+        link.ok()?;
+        let line = self.stat_line("read the status of", &mut buffer).ok()?;
+        proc_stat::parse(line).filter(|stat| stat.is_zombie())?;
+        proc_stat::exit_code(line).map(from_wait)
+    }
+}
+
+enum Reaped {
+    Status(ExitStatus),
+    /// Running, a zombie, or reaped where nobody can know; and its parent, where that is known.
+    NotYet {
+        parent: Option<Pid>,
+    },
+}
+
+/// Takes apart what waitpid(2) would have given.
+fn from_wait(status: i32) -> ExitStatus {
+    if libc::WIFEXITED(status) {
+        ExitStatus::Code(libc::WEXITSTATUS(status))
+    } else if libc::WIFSIGNALED(status) {
+        ExitStatus::Signal(libc::WTERMSIG(status))
+    } else {
+        ExitStatus::Unknown
+    }
+}

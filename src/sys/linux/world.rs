@@ -1,0 +1,246 @@
+//! What stays the same while this process lives: asked once, and again in a child of fork.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::statfs::{FsType, fstatfs};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::error::{Error, Result};
+use crate::identity::{BootId, StartTime};
+use crate::parse;
+use crate::pid::Pid;
+use crate::sys::backend::procfs;
+use crate::sys::backend::syscall::{self, PIDFD_THREAD, PidfdInfo};
+
+/// Where this process stands, and what its kernel or sandbox lets it do.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// pidfd_open(2), Linux 5.3.
+    pub(super) pidfd: bool,
+    /// Pidfds are inodes of pidfs, whose numbers no two processes of a boot share: Linux 6.9.
+    pub(super) pidfs: bool,
+    /// PIDFD_THREAD, Linux 6.9.
+    pub(super) thread: bool,
+    /// PIDFD_GET_INFO, Linux 6.13.
+    pub(super) info: bool,
+    /// pidfd_send_signal(2), Linux 5.1.
+    pub(super) signal: bool,
+    /// /proc/PID/task/TID/children, a build option of the kernel.
+    pub(super) children: bool,
+    pub(super) proc: Proc,
+    /// What our time namespace adds to CLOCK_BOOTTIME.
+    pub(super) time_offset: Option<i64>,
+    pub(crate) boot: Option<BootId>,
+    pub(crate) pid_namespace: Option<u64>,
+}
+
+/// What is mounted at /proc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proc {
+    Ours,
+    Absent,
+    /// The procfs of another PID namespace: its numbers are not ours.
+    Foreign,
+}
+
+/// The file system type of pidfds since Linux 6.9; before, they share an anonymous inode (TRAPS 7).
+const PIDFS_MAGIC: FsType = FsType(0x5049_4446);
+
+/// # Errors
+///
+/// [`is_limit`](Error::is_limit) where there was no descriptor left to probe with. Nothing is remembered then.
+#[inline]
+pub(crate) fn world() -> Result<&'static World> {
+    match remembered().world() {
+        Some(world) => Ok(world),
+        None => probe_and_remember(),
+    }
+}
+
+#[cold]
+fn probe_and_remember() -> Result<&'static World> {
+    let world = probe().map_err(|errno| Error::os(None, "find out what this kernel offers", errno.into()))?;
+    crate::debug!(?world, "probed");
+    Ok(remembered().remember(world))
+}
+
+struct Remembered {
+    world: AtomicPtr<World>,
+    /// Not 0 in the process for which `world` was probed.
+    here: &'static AtomicU8,
+    /// That process, where the kernel cannot reset `here` for us.
+    pid: Option<AtomicU32>,
+}
+
+fn remembered() -> &'static Remembered {
+    static REMEMBERED: OnceLock<Remembered> = OnceLock::new();
+    static NEVER_WIPED: AtomicU8 = AtomicU8::new(0);
+    REMEMBERED.get_or_init(|| {
+        let wiped = syscall::wiped_on_fork();
+        Remembered {
+            world: AtomicPtr::new(std::ptr::null_mut()),
+            here: wiped.unwrap_or(&NEVER_WIPED),
+            pid: wiped.is_none().then(|| AtomicU32::new(0)),
+        }
+    })
+}
+
+impl Remembered {
+    #[inline]
+    fn world(&self) -> Option<&'static World> {
+        if self.here.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        if let Some(pid) = &self.pid {
+            if pid.load(Ordering::Relaxed) != Pid::current().get() {
+                return None;
+            }
+        }
+        // SAFETY: `here` is only set after a pointer from `Box::leak` was stored, and it is never freed.
+        unsafe { self.world.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Leaks one small value for each generation of forks that asks.
+    fn remember(&self, world: World) -> &'static World {
+        let world: &'static World = Box::leak(Box::new(world));
+        self.world
+            .store(std::ptr::from_ref(world).cast_mut(), Ordering::Release);
+        if let Some(pid) = &self.pid {
+            pid.store(Pid::current().get(), Ordering::Relaxed);
+        }
+        self.here.store(1, Ordering::Release);
+        world
+    }
+}
+
+fn probe() -> Result<World, Errno> {
+    let me = Pid::current();
+    let proc = match procfs::own_pid() {
+        Ok(pid) if pid == me => Proc::Ours,
+        Ok(_) => Proc::Foreign,
+        Err(errno) if is_shortage(errno) => return Err(errno),
+        Err(_) => Proc::Absent,
+    };
+    let mut world = World {
+        pidfd: false,
+        pidfs: false,
+        thread: false,
+        info: false,
+        signal: false,
+        children: false,
+        proc,
+        time_offset: None,
+        boot: None,
+        pid_namespace: None,
+    };
+    if !cfg!(pidigree_force_procfs) {
+        if let Some(fd) = offered(syscall::pidfd_open(me, 0))? {
+            world.pidfd = true;
+            world.info = offered(syscall::pidfd_info(fd.as_fd(), PidfdInfo::PID))?.is_some();
+            world.signal = offered(syscall::pidfd_send_signal(fd.as_fd(), 0))?.is_some();
+            // An inode number has 64 bits only where `ino_t` has.
+            world.pidfs = size_of::<libc::ino_t>() == 8
+                && offered(fstatfs(&fd))?.is_some_and(|fs| fs.filesystem_type() == PIDFS_MAGIC);
+            let tid = Pid::from_raw(nix::unistd::gettid().as_raw()).unwrap_or(me);
+            world.thread = offered(syscall::pidfd_open(tid, PIDFD_THREAD))?.is_some();
+        }
+    }
+    if proc == Proc::Absent {
+        return Ok(world);
+    }
+    // These are of this process and boot, whichever namespace's numbers the procfs shows.
+    world.boot = read(c"/proc/sys/kernel/random/boot_id")?
+        .and_then(|text| parse::uuid::parse(&text))
+        .map(BootId);
+    world.pid_namespace = inode("/proc/self/ns/pid");
+    world.time_offset = time_offset()?;
+    if proc == Proc::Ours {
+        world.children = read(c"/proc/thread-self/children")?.is_some();
+        if !world.signal {
+            // It takes a directory of /proc as well as a pidfd.
+            let directory = procfs::open_directory(me)?;
+            world.signal = offered(syscall::pidfd_send_signal(directory.as_fd(), 0))?.is_some();
+        }
+    }
+    Ok(world)
+}
+
+/// `None` for a call that is not offered; an error only for a shortage, which says nothing about that.
+fn offered<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(errno) if is_shortage(errno) => Err(errno),
+        Err(_) => Ok(None),
+    }
+}
+
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+}
+
+fn read(path: &std::ffi::CStr) -> Result<Option<Vec<u8>>, Errno> {
+    offered(procfs::read_all(path))
+}
+
+fn inode(path: &str) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.ino())
+}
+
+/// Kernels without time namespaces shift nothing. A process whose children are to live in another time namespace than
+/// itself is only told the children's offset, so its own is not known.
+fn time_offset() -> Result<Option<i64>, Errno> {
+    let Some(own) = inode("/proc/self/ns/time") else {
+        return Ok(Some(0));
+    };
+    if inode("/proc/self/ns/time_for_children") != Some(own) {
+        return Ok(None);
+    }
+    Ok(read(c"/proc/self/timens_offsets")?.and_then(|text| parse::timens_offsets::boottime(&text)))
+}
+
+/// Ticks of CLOCK_BOOTTIME that have passed, on the scale of the start times in /proc/PID/stat.
+pub(super) fn ticks() -> Result<u64, Errno> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let (seconds, nanoseconds) = (now.tv_sec() as u64, now.tv_nsec() as u64);
+    Ok(seconds * TICKS_PER_SECOND + nanoseconds / (1_000_000_000 / TICKS_PER_SECOND))
+}
+
+/// USER_HZ: 100 on every architecture that Rust has a standard library for (the kernel rounds to it for user space,
+/// whatever its own CONFIG_HZ).
+const TICKS_PER_SECOND: u64 = 100;
+
+pub(crate) fn age(start: &StartTime) -> Option<Duration> {
+    let world = world().ok()?;
+    if world.time_offset != Some(start.offset) {
+        return None;
+    }
+    let passed = ticks().ok()?.checked_sub(start.ticks)?;
+    Some(Duration::from_millis(
+        passed.checked_mul(1000 / TICKS_PER_SECOND)?,
+    ))
+}
+
+impl World {
+    /// Refuses to read numbers of another PID namespace.
+    #[inline]
+    pub(super) fn need_proc(&self, pid: impl Into<Option<Pid>>, tried: &'static str) -> Result<()> {
+        match self.proc {
+            Proc::Ours => Ok(()),
+            Proc::Absent => Err(Error::unsupported(
+                pid,
+                tried,
+                "it takes /proc, and none is mounted here",
+            )),
+            Proc::Foreign => Err(Error::unsupported(
+                pid,
+                tried,
+                "it takes /proc, and the one here shows another PID namespace; mount a fresh one (unshare --mount-proc)",
+            )),
+        }
+    }
+}
