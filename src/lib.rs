@@ -14,6 +14,9 @@ pub(crate) use debug;
 mod ancestry;
 mod capabilities;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod parse;
 mod pid;

@@ -1,6 +1,9 @@
-//! Bytes to facts. Slices in, values out: no I/O, no `cfg`, no `unsafe`, no panics on any input. Every parser here
-//! has a fuzz target of its name and is compared with the `procfs` crate in `tests/parsers.rs`.
+//! Bytes to facts. Slices in, values out: no I/O, no `cfg`, no `unsafe`, no panics on any input. What is cut is refused,
+//! never read as less than it was. Every parser here has a fuzz target of its name; what it promises is written down
+//! once, in `check.rs`, for the fuzzer and for the tests, which also compare it with the `procfs` crate.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod check;
 pub(crate) mod children;
 pub(crate) mod dirent;
 pub(crate) mod keyed;
@@ -33,3 +36,6 @@ pub(crate) fn signed(text: &[u8]) -> Option<i64> {
         None => i64::try_from(decimal(text)?).ok(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

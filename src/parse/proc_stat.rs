@@ -8,6 +8,7 @@ pub(crate) struct ProcStat {
     pub(crate) pid: u32,
     pub(crate) state: u8,
     pub(crate) ppid: u32,
+    /// 0 where its leader is outside the reader's PID namespace, and where `is_reaped`.
     pub(crate) session: u32,
     pub(crate) num_threads: u32,
     /// Clock ticks since boot, in the reader's time namespace.
@@ -24,7 +25,13 @@ impl ProcStat {
 
     /// All threads have ended. A leader that ended before its other threads is shown as `Z` too (TRAPS 4).
     pub(crate) fn is_zombie(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x') && self.num_threads <= 1
+        matches!(self.state, b'Z' | b'X' | b'x') && self.num_threads == 1
+    }
+
+    /// The process was reaped while the kernel wrote the line: no thread, no parent and no session are left to show, and
+    /// `ppid` says nothing.
+    pub(crate) fn is_reaped(&self) -> bool {
+        self.num_threads == 0
     }
 }
 
@@ -42,7 +49,10 @@ pub(crate) fn parse(line: &[u8]) -> Option<ProcStat> {
         _ => return None,
     };
     let ppid = u32::try_from(decimal(fields.next()?)?).ok()?;
-    let session = u32::try_from(decimal(fields.nth(6 - 5)?)?).ok()?;
+    let session = match fields.nth(6 - 5)? {
+        b"-1" => 0,
+        session => u32::try_from(decimal(session)?).ok()?,
+    };
     let num_threads = u32::try_from(decimal(fields.nth(20 - 7)?)?).ok()?;
     let starttime = decimal(fields.nth(22 - 21)?)?;
     let exit_signal = i32::try_from(signed(fields.nth(38 - 23)?)?).ok()?;
@@ -64,11 +74,10 @@ pub(crate) fn exit_code(line: &[u8]) -> Option<i32> {
     let mut fields = Fields {
         rest: line.get(close + 1..)?.strip_prefix(b" ")?,
     };
-    let last = fields.nth(52 - 3)?;
-    i32::try_from(signed(last.strip_suffix(b"\n").unwrap_or(last))?).ok()
+    i32::try_from(signed(fields.nth(52 - 3)?)?).ok()
 }
 
-/// What lies between single spaces.
+/// What stands before each single space and before the newline. What neither follows was cut, and is not a field.
 struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -77,14 +86,8 @@ impl<'a> Iterator for Fields<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let end = self.rest.iter().position(|&byte| byte == b' ');
-        let (field, rest) = match end {
-            Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
-            None => (self.rest, &self.rest[..0]),
-        };
+        let end = self.rest.iter().position(|&byte| matches!(byte, b' ' | b'\n'))?;
+        let (field, rest) = (&self.rest[..end], &self.rest[end + 1..]);
         self.rest = rest;
         Some(field)
     }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::Read;
+use std::fs;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -15,7 +16,7 @@ use crate::sys::{self, Pidfd};
 use crate::{DEADLINE, binary};
 
 /// How long members may take to end by themselves once the lifeline is closed.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What `say NAME` said: numbers as the speaker saw them, in its own PID namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +168,6 @@ impl Family {
     /// # Panics
     ///
     /// With all facts so far, when there is none within [`DEADLINE`] or every member has ended.
-    #[must_use]
     pub fn fact(&self, name: &str) -> Fact {
         self.facts(name, 1).swap_remove(0)
     }
@@ -177,7 +177,6 @@ impl Family {
     /// # Panics
     ///
     /// As [`fact`](Self::fact) does.
-    #[must_use]
     pub fn facts(&self, name: &str, count: usize) -> Vec<Fact> {
         let mut facts = self.lock();
         let deadline = Instant::now() + DEADLINE;
@@ -226,7 +225,7 @@ impl Family {
                     .signal(signal)
                     .unwrap_or_else(|error| panic!("signal {signal} to member {pid}: {error}"));
             }
-            other => panic!("no member {pid} that could be signalled: {other:?}"),
+            other => panic!("cannot signal {pid}: {}", unfit(other)),
         }
     }
 
@@ -280,11 +279,11 @@ impl Family {
     /// `None` when the member is known to be gone. Not waited on under the lock, which others may want.
     fn pidfd(&self, pid: u32) -> Option<Pidfd> {
         match self.lock().members.get(&pid) {
-            Some(Member::Pinned(pidfd) | Member::Zombie(pidfd)) => {
+            Some(Member::Pinned(pidfd) | Member::Ending(pidfd)) => {
                 Some(pidfd.try_clone().expect("a descriptor can be duplicated"))
             }
             Some(Member::Gone) => None,
-            other => panic!("no member {pid} that could be waited for: {other:?}"),
+            other => panic!("cannot wait for {pid}: {}", unfit(other)),
         }
     }
 }
@@ -293,15 +292,13 @@ impl Drop for Family {
     fn drop(&mut self) {
         self.end();
         let facts = self.facts.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // A test may have stopped some
+        facts.signal_all(sys::SIGCONT);
         let mut all_ended = facts.read_to_end(GRACE);
         if !all_ended {
-            // Stopped, or stuck in a system call. The launcher's end is the end of its namespace.
+            // The launcher's end is the end of its namespace
             let _ = self.root.kill();
-            for member in facts.members.values() {
-                if let Member::Pinned(pidfd) = member {
-                    let _ = pidfd.signal(sys::SIGKILL);
-                }
-            }
+            facts.signal_all(sys::SIGKILL);
             all_ended = facts.read_to_end(GRACE);
         }
         if all_ended || Pidfd::open(self.root.id()).is_ok_and(|root| root.wait_ended(GRACE).unwrap_or(false))
@@ -311,7 +308,7 @@ impl Drop for Family {
         // Siblings of the root (clone-parent) are children of ours as well. Where all descriptors are closed, the
         // end is a moment away.
         for member in facts.members.values() {
-            if let Member::Pinned(pidfd) | Member::Zombie(pidfd) = member {
+            if let Member::Pinned(pidfd) | Member::Ending(pidfd) = member {
                 let ended = all_ended && pidfd.wait_ended(GRACE).unwrap_or(false);
                 if ended {
                     pidfd.try_reap();
@@ -334,12 +331,22 @@ impl Drop for Family {
 enum Member {
     /// Proven to be the one that spoke: it holds the family's pipe.
     Pinned(Pidfd),
-    /// Ended before it could be proven: good for waiting, never to be signalled.
-    Zombie(Pidfd),
+    /// Ended, or about to, before it could be proven: good for waiting, never to be signalled.
+    Ending(Pidfd),
     /// Ended and reaped.
     Gone,
     /// Alive, but not to be proven from here, and so left alone.
     Unproven(String),
+}
+
+/// Why a member cannot be pinned, for a panic's message.
+fn unfit(member: Option<&Member>) -> &str {
+    match member {
+        None => "no member has said so (a fact is only heard once it is waited for)",
+        Some(Member::Unproven(why)) => why,
+        Some(Member::Pinned(_)) => "it lives",
+        Some(Member::Ending(_) | Member::Gone) => "it had ended before its fact was heard",
+    }
 }
 
 /// The reading end of the facts pipe, and all that came out of it. The pipe's end is the end of the family: every
@@ -390,6 +397,14 @@ impl Facts {
         true
     }
 
+    fn signal_all(&self, signal: i32) {
+        for member in self.members.values() {
+            if let Member::Pinned(pidfd) = member {
+                let _ = pidfd.signal(signal);
+            }
+        }
+    }
+
     fn pin(&mut self, fact: &Fact) {
         let standing = self.members.get(&fact.pid);
         if matches!(standing, Some(Member::Pinned(pidfd)) if !pidfd.wait_ended(Duration::ZERO).unwrap_or(false))
@@ -411,15 +426,15 @@ impl Facts {
             Err(error) if error.raw_os_error() == Some(sys::ESRCH) => return Member::Gone,
             Err(error) => return Member::Unproven(error.to_string()),
         };
-        // Of the thread that spoke: the main thread may have ended, and with it its view of the descriptors
-        let stdout = std::fs::read_link(format!("/proc/{}/task/{}/fd/1", fact.pid, fact.tid));
         let ours = PathBuf::from(format!("pipe:[{}]", self.inode));
         let ended = pidfd.wait_ended(Duration::ZERO).unwrap_or(false);
-        match stdout {
-            Ok(stdout) if stdout == ours => Member::Pinned(pidfd),
-            _ if ended => Member::Zombie(pidfd),
+        match standard_output(fact.pid) {
+            Ok(Some(stdout)) if stdout == ours => Member::Pinned(pidfd),
+            _ if ended => Member::Ending(pidfd),
             // The PID names somebody else by now
-            Ok(_) => Member::Gone,
+            Ok(Some(_)) => Member::Gone,
+            // Descriptors go before the pidfd tells
+            Ok(None) => Member::Ending(pidfd),
             Err(error) => Member::Unproven(format!("its descriptors cannot be read: {error}")),
         }
     }
@@ -441,6 +456,25 @@ impl Facts {
         }
         report
     }
+}
+
+/// What a process has as standard output; `None` when it has none any more.
+fn standard_output(pid: u32) -> io::Result<Option<PathBuf>> {
+    let missing = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(sys::ESRCH)
+    };
+    // Of any thread: the main one may have ended, and with it its view of the descriptors
+    let tasks = match fs::read_dir(format!("/proc/{pid}/task")) {
+        Err(error) if missing(&error) => return Ok(None),
+        tasks => tasks?,
+    };
+    for task in tasks {
+        match task.and_then(|task| fs::read_link(task.path().join("fd/1"))) {
+            Err(error) if missing(&error) => {}
+            stdout => return stdout.map(Some),
+        }
+    }
+    Ok(None)
 }
 
 fn parse(line: &str) -> Option<Fact> {

@@ -98,7 +98,7 @@ pub struct Chain {
 
 /// Starts a chain of `depth` processes: a child of this process, its child, and so on.
 ///
-/// Like [`idle_children`] these are bare copies of this process.
+/// The first is a bare copy of this process, whose memory all share.
 ///
 /// # Panics
 ///

@@ -49,7 +49,7 @@ impl Runner {
             Op::Fork(ops) => {
                 // Asked before the fork: in the child, getppid would race with the parent's end
                 let parent = sys::own_pid();
-                if must("fork", sys::fork()) == Fork::Child {
+                if fork("fork") == Fork::Child {
                     run_and_exit(parent, ops);
                 }
             }
@@ -96,7 +96,7 @@ impl Runner {
         while generations == 0 || generation < generations {
             generation += 1;
             let parent = sys::own_pid();
-            match must("hopper", sys::fork()) {
+            match fork("hopper") {
                 Fork::Parent(_) => sys::exit_now(0),
                 Fork::Child => self.parent = parent,
             }
@@ -136,7 +136,7 @@ fn run_and_exit(parent: i32, ops: &[Op]) -> ! {
 
 fn double_fork(ops: &[Op]) {
     let (mut told, mut tell) = must("double-fork", pipe());
-    match must("double-fork", sys::fork()) {
+    match fork("double-fork") {
         Fork::Parent(middle) => {
             must("double-fork", sys::reap(middle));
             // Were the other side gone already, that would be its own affair
@@ -145,7 +145,7 @@ fn double_fork(ops: &[Op]) {
         Fork::Child => {
             must("double-fork", nix::unistd::setsid());
             let middle = sys::own_pid();
-            match must("double-fork", sys::fork()) {
+            match fork("double-fork") {
                 Fork::Parent(_) => sys::exit_now(0),
                 Fork::Child => {
                     drop(tell);
@@ -173,6 +173,19 @@ fn pause() -> ! {
     sys::exit_now(0)
 }
 
+/// Forks, again and again while there is no PID free: in a world of thirty PIDs that passes.
+fn fork(what: &str) -> Fork {
+    loop {
+        match sys::fork() {
+            Err(error) if error.raw_os_error() == Some(sys::EAGAIN) => {
+                end_with_lifeline();
+                std::thread::yield_now();
+            }
+            forked => return must(what, forked),
+        }
+    }
+}
+
 fn end_with_lifeline() {
     if must("lifeline", sys::lifeline_ended(None, Some(Duration::ZERO))) {
         sys::exit_now(0);
@@ -183,7 +196,7 @@ fn storm(count: u64) {
     let mut started = 0;
     while count == 0 || started < count {
         started += 1;
-        match must("storm", sys::fork()) {
+        match fork("storm") {
             Fork::Child => sys::exit_now(0),
             Fork::Parent(child) => must("storm", sys::reap(child)),
         };

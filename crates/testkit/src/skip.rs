@@ -43,18 +43,26 @@ impl<T, E: Display> Probe for Result<T, E> {
 macro_rules! require {
     ($probe:expr, $($reason:tt)+) => {
         if let Some(detail) = $crate::Probe::missing(&$probe) {
-            $crate::skip(&format!("{}{detail}", format_args!($($reason)+)));
-            return;
+            if $crate::skip(&format!("{}{detail}", format_args!($($reason)+))) {
+                return;
+            }
         }
     };
 }
 
-/// Says that the calling test is skipped; the caller then returns. [`require!`](crate::require) does both.
+/// Says that the calling test is skipped, and returns whether it is. [`require!`](crate::require) then returns, too.
+///
+/// It is not where a [`stage`](crate::stage) has started this process and its body has not begun: what a test requires
+/// before that, it required outside.
 ///
 /// # Panics
 ///
 /// Where `PIDIGREE_NO_SKIP=1` is set.
-pub fn skip(reason: &str) {
+#[must_use]
+pub fn skip(reason: &str) -> bool {
+    if crate::stage::before_body() {
+        return false;
+    }
     let staged = std::env::var(crate::stage::STAGE).ok();
     let thread = std::thread::current();
     let test = staged.as_deref().or(thread.name()).unwrap_or("test");
@@ -63,7 +71,8 @@ pub fn skip(reason: &str) {
         !forbidden,
         "{test} must not be skipped here (PIDIGREE_NO_SKIP=1), but {reason}"
     );
-    // Not eprintln: libtest captures that, and a skip nobody sees is a test nobody has.
+    // Not eprintln: libtest captures that, and a skip nobody sees is a test nobody has
     let line = format!("SKIPPED {test}: {reason}\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    true
 }

@@ -6,12 +6,23 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::{binary, launcher, sys};
 
 /// Names the test whose body this process is here to run.
 pub(crate) const STAGE: &str = "PIDIGREE_STAGE";
+
+/// The words of the launcher, since a test may have several stages.
+const WORLD: &str = "PIDIGREE_STAGE_WORLD";
+
+static IN_BODY: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is here for a body, and that has not begun (or has ended).
+pub(crate) fn before_body() -> bool {
+    std::env::var_os(STAGE).is_some() && !IN_BODY.load(Ordering::SeqCst)
+}
 
 /// How long a body may take.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -23,6 +34,9 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// executable is started again under the launcher with this test alone, where the call to `stage` runs the body; here,
 /// `stage` waits for it and asserts that the body ran to its end, once, and passed. Everything it printed is in the
 /// message of a failure.
+///
+/// A test may have several stages, of different words, one after the other. Each passes over the others' bodies, but runs what
+/// stands around them: let that be nothing but [`require!`](crate::require), which is settled outside.
 ///
 /// With `--uid` in `launch`, both executables are first copied to where that user can read them.
 ///
@@ -44,9 +58,15 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// ```
 pub fn stage(test: &str, launch: &[&str], body: impl FnOnce()) {
     let marker = format!("[pidigree-stage {test} reached its end]");
-    if std::env::var(STAGE).is_ok_and(|staged| staged == test) {
-        body();
-        println!("{marker}");
+    let words = launch.join(" ");
+    if let Ok(staged) = std::env::var(STAGE) {
+        assert!(before_body(), "stages do not nest: {test} in {staged}");
+        if staged == test && std::env::var(WORLD).is_ok_and(|world| world == words) {
+            IN_BODY.store(true, Ordering::SeqCst);
+            body();
+            IN_BODY.store(false, Ordering::SeqCst);
+            println!("{marker}");
+        }
         return;
     }
     let executables = Executables::find(launch.contains(&"--uid"));
@@ -65,6 +85,7 @@ pub fn stage(test: &str, launch: &[&str], body: impl FnOnce()) {
     ]);
     command
         .env(STAGE, test)
+        .env(WORLD, words)
         .env(binary::BINARY, &executables.launcher)
         .stdin(Stdio::null());
     if executables.copies.is_some() {
@@ -72,7 +93,7 @@ pub fn stage(test: &str, launch: &[&str], body: impl FnOnce()) {
     }
     let (code, output) = run(command);
     if code == Some(i32::from(launcher::CANNOT)) {
-        crate::skip(&format!("{launch:?} cannot be had here: {}", output.trim()));
+        let _ = crate::skip(&format!("{launch:?} cannot be had here: {}", output.trim()));
         return;
     }
     assert!(

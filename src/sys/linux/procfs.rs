@@ -124,13 +124,15 @@ pub(super) fn stat(pid: Pid, tried: &'static str, world: &World) -> Result<ProcS
 
 #[inline]
 pub(super) fn parse_stat(pid: Pid, tried: &'static str, line: &[u8]) -> Result<ProcStat> {
-    parse::proc_stat::parse(line).ok_or_else(|| {
-        Error::malformed(
+    match parse::proc_stat::parse(line) {
+        Some(stat) if stat.is_reaped() => Err(Error::gone(pid, tried)),
+        Some(stat) => Ok(stat),
+        None => Err(Error::malformed(
             pid,
             tried,
             "its /proc/PID/stat is not laid out as proc_pid_stat(5) says",
-        )
-    })
+        )),
+    }
 }
 
 /// What it means that /proc/PID cannot be opened or read. Hidden (hidepid) looks like gone there, but not to kill(2)

@@ -60,6 +60,7 @@ pub(crate) fn scan(mut each: impl FnMut(Pid, Option<Pid>)) -> Result<usize> {
 /// was created, and so no PID was reused (TRAPS 1).
 pub(crate) fn fork_count() -> Result<u64> {
     const TRIED: &str = "read the fork counter in /proc/stat";
+    world()?.need_proc(None, TRIED)?;
     let text = procfs::read_all(c"/proc/stat").map_err(|errno| Error::os(None, TRIED, errno.into()))?;
     keyed::number(&text, "processes")
         .and_then(|count| u64::try_from(count).ok())

@@ -5,6 +5,7 @@
 
 mod copy;
 mod linux;
+mod seccomp;
 
 use std::ffi::CString;
 use std::io;
@@ -15,13 +16,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 
-pub(crate) use libc::{ENOSYS, EPERM, ESRCH, SIGKILL, SIGSTOP, SIGUSR1, ino_t};
+pub(crate) use libc::{EAGAIN, ENOSYS, EPERM, ESRCH, SIGCONT, SIGKILL, SIGSTOP, SIGUSR1, ino_t};
 
 pub(crate) use copy::{spawn_chain, spawn_idle, spawn_idle_as};
 pub(crate) use linux::{
-    ERRNO_NAMES, NEW_TIME, Pidfd, become_subreaper, become_undumpable, block_pokes, call_named, clone_parent,
-    die_with_parent, executable, install_filter, name_thread, thread_exit, wait_poke,
+    NEW_TIME, Pidfd, become_subreaper, become_undumpable, block_pokes, clone_parent, die_with_parent,
+    executable, name_thread, thread_exit, wait_poke,
 };
+pub(crate) use seccomp::{ERRNO_NAMES, call_named, install_filter};
 
 /// Which side of a fork this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

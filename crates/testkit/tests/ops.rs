@@ -1,0 +1,372 @@
+//! Every operation of the script does what `--help` says, as `/proc` and wait statuses see it.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use pidigree_testkit::{Fact, Family, binary, eventually, is_root, require};
+
+/// Field `index` of /proc/PID/stat, as proc_pid_stat(5) counts them: 3 is the state, 4 the parent, 6 the session.
+fn stat(pid: u32, index: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after = &stat[stat.rfind(')')? + 2..];
+    after.split(' ').nth(index - 3).map(str::to_owned)
+}
+
+fn ppid(pid: u32) -> u32 {
+    stat(pid, 4)
+        .and_then(|ppid| ppid.parse().ok())
+        .unwrap_or_else(|| panic!("{pid} has ended"))
+}
+
+fn exit_code(script: &str) -> Option<i32> {
+    Family::spawn(script)
+        .child()
+        .wait()
+        .expect("a child can be waited for")
+        .code()
+}
+
+#[test]
+fn facts_are_true() {
+    let family = Family::spawn(["fork", "[", "say", "kid", "pause", "]", "say", "root", "pause"].as_slice());
+    let (root, kid) = (family.fact("root"), family.fact("kid"));
+    assert_eq!(
+        (root.pid, root.tid, root.ppid),
+        (family.root_pid(), family.root_pid(), std::process::id())
+    );
+    assert_eq!((kid.tid, kid.ppid), (kid.pid, root.pid));
+    assert_eq!(ppid(kid.pid), root.pid);
+    assert_eq!(stat(kid.pid, 6), Some(kid.sid.to_string()));
+}
+
+#[test]
+fn a_family_ends_with_its_guard() {
+    let family =
+        Family::spawn("double-fork [ say stray pause ] thread [ await ] fork [ await ] say root pause");
+    let pids = [family.fact("stray").pid, family.fact("root").pid];
+    let starts = pids.map(|pid| stat(pid, 22));
+    drop(family);
+    for (pid, start) in pids.into_iter().zip(starts) {
+        // An orphan's zombie waits for init
+        eventually("the member has gone", || {
+            (stat(pid, 22) != start || stat(pid, 3)? == "Z").then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_stopped_member_ends_too() {
+    let family = Family::spawn("say root pause");
+    let root = family.fact("root").pid;
+    family.signal(root, 19);
+    drop(family);
+    assert_eq!(stat(root, 3), None);
+}
+
+#[test]
+fn a_stuck_member_is_killed_in_the_end() {
+    // Continued from the first stop, it goes to the second
+    let family = Family::spawn("fork [ say kid raise 19 raise 19 pause ] pause");
+    let (kid, root) = (family.fact("kid").pid, family.root_pid());
+    drop(family);
+    assert_ne!(stat(kid, 4), Some(root.to_string()));
+    assert!(stat(kid, 3).is_none_or(|state| state != "T"));
+}
+
+#[test]
+fn end_lets_every_member_exit_with_0() {
+    let mut family = Family::spawn("fork [ say kid pause ] say root pause");
+    let kid = family.fact("kid").pid;
+    family.end();
+    family.wait_all();
+    family.wait_ended(kid);
+    assert_eq!(
+        family.child().wait().expect("a child can be waited for").code(),
+        Some(0)
+    );
+    family.wait_gone(kid);
+}
+
+#[test]
+fn exit_raise_and_the_end_of_the_script_give_the_status() {
+    assert_eq!(exit_code("fork [ exit 1 ]"), Some(0));
+    assert_eq!(exit_code("exit 41 exit 42"), Some(41));
+    assert_eq!(exit_code("fork [ raise 9 ] reap exit 3"), Some(3));
+    assert_eq!(
+        exit_code("reap"),
+        Some(70),
+        "a script that cannot be carried out says so"
+    );
+    // 10 is blocked for await, 11 has Rust's own handler, 13 is ignored by Rust, 35 is a realtime signal
+    for signal in [9, 15, 10, 11, 13, 35] {
+        let mut family = Family::spawn(format!("raise {signal} pause"));
+        let status = family.child().wait().expect("a child can be waited for");
+        assert_eq!((status.signal(), status.core_dumped()), (Some(signal), false));
+    }
+}
+
+#[test]
+fn await_is_ended_by_a_poke_even_an_early_one() {
+    let family = Family::spawn("say ready await say one await say two pause");
+    let pid = family.fact("ready").pid;
+    family.poke(pid);
+    assert_eq!(family.fact("one").pid, pid);
+    family.poke(pid);
+    assert_eq!(family.fact("two").pid, pid);
+}
+
+#[test]
+fn await_works_in_a_thread_and_over_exec() {
+    let family = Family::spawn("thread [ say t await say poked pause ] say main pause");
+    let thread = family.fact("t");
+    family.poke(thread.pid);
+    assert_eq!(family.fact("poked").tid, thread.tid);
+
+    let family = Family::spawn("say before exec [ await say after pause ]");
+    family.poke(family.fact("before").pid);
+    assert_eq!(family.fact("after").pid, family.root_pid());
+}
+
+#[test]
+fn reap_leaves_no_zombie_and_without_it_there_is_one() {
+    let family = Family::spawn("fork [ say kid exit 5 ] say root await reap say reaped pause");
+    let kid = family.fact("kid").pid;
+    family.wait_ended(kid);
+    assert_eq!(stat(kid, 3).as_deref(), Some("Z"));
+    family.poke(family.fact("root").pid);
+    let _ = family.fact("reaped");
+    family.wait_gone(kid);
+    assert_eq!(
+        stat(kid, 4).filter(|ppid| *ppid == family.root_pid().to_string()),
+        None
+    );
+
+    let family = Family::spawn("fork [ say kid ] fork [ say kid ] fork [ say kid ] reap-all say done pause");
+    let _ = family.fact("done");
+    for kid in family.facts("kid", 3) {
+        family.wait_gone(kid.pid);
+    }
+}
+
+#[test]
+fn threads_share_the_process() {
+    let family = Family::spawn("thread [ say t fork [ say kid pause ] pause ] say main pause");
+    let (main, thread, kid) = (family.fact("main"), family.fact("t"), family.fact("kid"));
+    assert_eq!((thread.pid, thread.ppid), (main.pid, main.ppid));
+    assert_ne!(thread.tid, main.tid);
+    assert!(fs::exists(format!("/proc/{}/task/{}", main.pid, thread.tid)).expect("/proc can be read"));
+    assert_eq!((kid.ppid, kid.tid), (main.pid, kid.pid));
+    let children = fs::read_to_string(format!("/proc/{}/task/{}/children", main.pid, thread.tid));
+    if let Ok(children) = children {
+        assert_eq!(children.trim(), kid.pid.to_string());
+    }
+}
+
+#[test]
+fn a_thread_that_runs_out_ends_alone() {
+    let family = Family::spawn("thread [ say t ] say main pause");
+    let thread = family.fact("t");
+    let task = format!("/proc/{}/task/{}", thread.pid, thread.tid);
+    eventually("the thread ends", || (!fs::exists(&task).ok()?).then_some(()));
+    assert_ne!(stat(family.fact("main").pid, 3).as_deref(), Some("Z"));
+}
+
+#[test]
+fn thread_exit_in_the_main_thread_leaves_the_others_alive() {
+    let mut family = Family::spawn("thread [ say t await say still await exit 7 ] thread-exit");
+    let thread = family.fact("t");
+    eventually("the main thread ends", || {
+        (stat(thread.pid, 3)? == "Z").then_some(())
+    });
+    assert!(
+        family
+            .child()
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+    );
+    family.poke(thread.pid);
+    assert_eq!(
+        family.fact("still"),
+        Fact {
+            name: "still".into(),
+            ..thread.clone()
+        }
+    );
+    family.poke(thread.pid);
+    assert_eq!(
+        family.child().wait().expect("a child can be waited for").code(),
+        Some(7)
+    );
+}
+
+#[test]
+fn exec_from_another_thread_keeps_the_pid() {
+    let start = |pid| stat(pid, 22);
+    let family = Family::spawn("thread [ say t await exec [ fork [ say kid pause ] say new pause ] ] pause");
+    let thread = family.fact("t");
+    let before = start(thread.pid);
+    family.poke(thread.pid);
+    let new = family.fact("new");
+    assert_eq!((new.pid, new.tid), (thread.pid, thread.pid));
+    assert_eq!(start(new.pid), before);
+    assert_eq!(family.fact("kid").ppid, new.pid);
+    assert_eq!(exit_code("exec [ ]"), Some(0));
+}
+
+#[test]
+fn orphaned_waits_for_the_parents_end() {
+    let family =
+        Family::spawn("fork [ fork [ say born orphaned say kid pause ] say parent await exit 0 ] pause");
+    let parent = family.fact("parent").pid;
+    let born = family.fact("born");
+    assert_eq!(born.ppid, parent);
+    family.poke(parent);
+    let kid = family.fact("kid");
+    assert_eq!(kid.pid, born.pid);
+    assert_ne!(kid.ppid, parent);
+    assert_eq!(ppid(kid.pid), kid.ppid);
+}
+
+#[test]
+fn a_subreaper_adopts_orphans_and_daemons() {
+    let family =
+        Family::spawn("subreaper fork [ fork [ orphaned say a pause ] ] double-fork [ say b pause ] pause");
+    let (orphan, daemon) = (family.fact("a"), family.fact("b"));
+    assert_eq!((orphan.ppid, daemon.ppid), (family.root_pid(), family.root_pid()));
+    assert_eq!(stat(daemon.pid, 6), Some(daemon.sid.to_string()));
+    assert_ne!(daemon.sid, daemon.pid, "a daemon leads no session");
+    assert_ne!(daemon.sid, orphan.sid);
+}
+
+#[test]
+fn clone_parent_makes_a_sibling() {
+    let family = Family::spawn("fork [ say elder clone-parent [ say younger pause ] pause ] say root pause");
+    assert_eq!(family.fact("younger").ppid, family.fact("elder").ppid);
+    assert_eq!(ppid(family.fact("younger").pid), family.root_pid());
+    // A sibling of the root is a child of this process, and is reaped by the guard
+    let family = Family::spawn("clone-parent [ say sibling pause ] pause");
+    let sibling = family.fact("sibling");
+    assert_eq!(sibling.ppid, std::process::id());
+    drop(family);
+    assert_ne!(stat(sibling.pid, 4), Some(std::process::id().to_string()));
+}
+
+#[test]
+fn setsid_name_and_undumpable_change_what_proc_says() {
+    let family =
+        Family::spawn(r"fork [ setsid name a)\sR\s1\s(\n say x undumpable await say y pause ] pause");
+    let x = family.fact("x");
+    assert_eq!((x.sid, stat(x.pid, 6)), (x.pid, Some(x.pid.to_string())));
+    assert_eq!(
+        fs::read(format!("/proc/{}/comm", x.pid)).expect("a name"),
+        b"a) R 1 (\n\n"
+    );
+    family.poke(x.pid);
+    let y = family.fact("y");
+    let owner = |path: &str| {
+        std::os::unix::fs::MetadataExt::uid(
+            &fs::metadata(format!("/proc/{}/{path}", y.pid)).expect("metadata"),
+        )
+    };
+    assert_eq!(owner("stat"), 0, "what is not dumpable belongs to root in /proc");
+    assert_eq!(
+        owner(""),
+        fs::metadata("/proc/self").map_or(0, |it| std::os::unix::fs::MetadataExt::uid(&it))
+    );
+}
+
+#[test]
+fn setuid_drops_everything() {
+    require!(is_root(), "needs root");
+    let family = Family::spawn("fork [ setuid 65534 say nobody exec [ say again pause ] ] pause");
+    let status = fs::read_to_string(format!("/proc/{}/status", family.fact("again").pid)).expect("a status");
+    for line in [
+        "Uid:\t65534\t65534\t65534\t65534",
+        "Gid:\t65534\t65534\t65534\t65534",
+        "Groups:\t \n",
+    ] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    assert_eq!(family.fact("again").pid, family.fact("nobody").pid);
+}
+
+#[test]
+fn a_family_starts_as_another_user() {
+    require!(is_root(), "needs root");
+    let family = Family::builder()
+        .uid(65534)
+        .spawn("fork [ say kid await say poked pause ] pause");
+    let kid = family.fact("kid").pid;
+    let status = fs::read_to_string(format!("/proc/{kid}/status")).expect("a status");
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    family.poke(kid);
+    let _ = family.fact("poked");
+}
+
+#[test]
+fn hopper_hands_on_through_its_generations() {
+    let mut family =
+        Family::spawn("say first subreaper fork [ hopper 50 setsid-every 7 say last pause ] pause");
+    let (first, last) = (family.fact("first"), family.fact("last"));
+    assert_ne!(last.sid, first.sid, "the 49th generation called setsid");
+    assert_ne!(last.sid, last.pid, "the 50th did not");
+    assert!(
+        family
+            .child()
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+    );
+    // Without a fork around it, the root itself is the first to go
+    let mut family = Family::spawn("hopper 3 say last orphaned say alone pause");
+    assert_ne!(family.fact("last").pid, family.root_pid());
+    assert_eq!(
+        family.child().wait().expect("a child can be waited for").code(),
+        Some(0)
+    );
+    let _ = family.fact("alone");
+    // And for ever ends with the lifeline
+    let family = Family::spawn("hopper 0");
+    family.end();
+    family.wait_all();
+}
+
+#[test]
+fn storm_forks_and_reaps() {
+    let forks = || {
+        let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");
+        let line = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("processes "))
+            .expect("a fork counter");
+        line.parse::<u64>().expect("a number")
+    };
+    let before = forks();
+    let family = Family::spawn("storm 500 say calm pause");
+    let root = family.fact("calm").pid;
+    assert!(forks() - before >= 500);
+    let children = fs::read_to_string(format!("/proc/{root}/task/{root}/children"));
+    assert_eq!(children.unwrap_or_default(), "");
+    let family = Family::spawn("say begin storm 0");
+    let _ = family.fact("begin");
+    family.end();
+    family.wait_all();
+}
+
+#[test]
+fn a_wrong_script_panics_in_the_test() {
+    let outcome = std::panic::catch_unwind(|| Family::spawn("fork [ say").child().id());
+    assert!(outcome.is_err());
+    let help = Command::new(binary())
+        .arg("--help")
+        .output()
+        .expect("the binary runs");
+    assert!(help.status.success() && help.stdout.starts_with(b"pidigree-testkit OP"));
+    let wrong = Command::new(binary())
+        .arg("dance")
+        .output()
+        .expect("the binary runs");
+    assert_eq!(wrong.status.code(), Some(2));
+}

@@ -1,0 +1,283 @@
+//! What each parser promises on any input at all, as one function a parser that panics when the promise is broken.
+//!
+//! The fuzz targets and the tests call these. Each promise is held against a second, slower reading of the same input,
+//! by other means: text instead of bytes, `str::parse` instead of `decimal`, 128 bits instead of checked arithmetic.
+
+use crate::identity::{BootId, Identity, StartTime};
+use crate::parse::{children, dirent, keyed, proc_stat, timens_offsets, token, uuid};
+use crate::pid::Pid;
+
+type Check = fn(&[u8]);
+
+/// Every parser by its name, which is also that of its fuzz target and of its folder of seeds.
+pub(crate) const ALL: [(&str, Check); 7] = [
+    ("children", children),
+    ("dirent", dirent),
+    ("keyed", keyed),
+    ("proc_stat", proc_stat),
+    ("timens_offsets", timens_offsets),
+    ("token", token),
+    ("uuid", uuid),
+];
+
+/// Which one, by its name.
+#[cfg(fuzzing)]
+pub(crate) fn of(parser: &str) -> Check {
+    let found = ALL.iter().find(|(name, _)| *name == parser);
+    found.unwrap_or_else(|| panic!("there is no parser {parser}")).1
+}
+
+/// Is a canonical number: what the kernel would print for the value that it has.
+fn number<T: std::str::FromStr + ToString>(text: &[u8]) -> Option<T> {
+    let text = std::str::from_utf8(text).ok()?;
+    let value: T = text.parse().ok()?;
+    (value.to_string() == text).then_some(value)
+}
+
+/// A few places to cut at: all of them in a short input, and in a long one others for each length.
+fn some_below(length: usize) -> impl Iterator<Item = usize> {
+    let step = length / 16 + 1;
+    (length % step..length).step_by(step)
+}
+
+/// Accepts exactly the lists that the kernel could have printed: what was read, printed anew, is the input.
+pub(crate) fn children(list: &[u8]) {
+    let mut read = Vec::new();
+    let accepted = children::parse(list, |pid| read.push(pid)).is_some();
+
+    let text = String::from_utf8_lossy(list);
+    let words: Vec<&str> = text.split_terminator(' ').collect();
+    let numbers: Option<Vec<u32>> = words
+        .iter()
+        .map(|word| number(word.as_bytes()).filter(|&number| number <= i32::MAX as u32))
+        .collect();
+    let whole = list.is_empty() || list.ends_with(b" ");
+    assert_eq!(accepted, whole && numbers.is_some(), "{text:?}");
+    if accepted {
+        let printed: String = numbers
+            .iter()
+            .flatten()
+            .map(|number| format!("{number} "))
+            .collect();
+        assert_eq!(printed.as_bytes(), list);
+        let seen = numbers.iter().flatten().filter(|&&number| number != 0);
+        assert!(seen.copied().eq(read.iter().map(|pid| pid.get())), "{text:?}");
+    }
+    // However it is cut, nothing is read that does not stand in the whole.
+    for cut in some_below(list.len()) {
+        let mut part = Vec::new();
+        let _ = children::parse(&list[..cut], |pid| part.push(pid));
+        assert!(read.starts_with(&part), "{text:?} cut at {cut}");
+    }
+}
+
+/// Comes to an end, stays within the buffer, and finds exactly the names that are PIDs.
+pub(crate) fn dirent(buffer: &[u8]) {
+    let mut read = Vec::new();
+    let accepted = dirent::pids(buffer, |pid| read.push(pid)).is_some();
+
+    let (mut at, mut expected) = (0, Vec::new());
+    let whole = loop {
+        if at == buffer.len() {
+            break true;
+        }
+        let Some(header) = buffer.get(at..at + 19) else {
+            break false;
+        };
+        let length = usize::from(u16::from_ne_bytes([header[16], header[17]]));
+        let Some(record) = buffer.get(at..at + length).filter(|record| record.len() >= 20) else {
+            break false;
+        };
+        let Ok(name) = std::ffi::CStr::from_bytes_until_nul(&record[19..]) else {
+            break false;
+        };
+        expected.extend(number::<u32>(name.to_bytes()).and_then(Pid::new));
+        at += length;
+    };
+    assert_eq!(accepted, whole);
+    assert_eq!(read, expected);
+}
+
+/// Answers with the number on the first line that has the key, and with none if that line is not whole.
+pub(crate) fn keyed(text: &[u8]) {
+    // Any key may be asked for, that of the last line too.
+    let last = text.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    let own = String::from_utf8_lossy(last);
+    let own = own.split(['\t', ' ']).next().unwrap_or_default();
+    for key in ["Tgid:", "Pid:", "processes", own] {
+        let mut expected = None;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = rest.iter().position(|&byte| byte == b'\n');
+            let line = &rest[..end.unwrap_or(rest.len())];
+            let blank = |byte: &u8| matches!(byte, b'\t' | b' ');
+            if let Some(first) = line
+                .iter()
+                .position(blank)
+                .filter(|&first| &line[..first] == key.as_bytes())
+            {
+                let value = line[first..].iter().position(|byte| !blank(byte));
+                expected = value
+                    .filter(|_| end.is_some())
+                    .and_then(|value| number::<i64>(&line[first + value..]));
+                break;
+            }
+            rest = end.map_or(&[], |end| &rest[end + 1..]);
+        }
+        let shown = text.escape_ascii();
+        assert_eq!(keyed::number(text, key), expected, "{key} in {shown}");
+    }
+}
+
+/// Reads each field from its own place, whatever the name contains, and never a field that is cut.
+pub(crate) fn proc_stat(line: &[u8]) {
+    let shown = line.escape_ascii();
+    let (stat, code) = (proc_stat::parse(line), proc_stat::exit_code(line));
+
+    // Fields 3 and on, each with what ended it.
+    let tail = line
+        .iter()
+        .rposition(|&byte| byte == b')')
+        .map_or(&[][..], |at| &line[at + 1..]);
+    let tail = tail.strip_prefix(b" ").unwrap_or_default();
+    let fields: Vec<&[u8]> = tail
+        .split_inclusive(|byte| b" \n".contains(byte))
+        .filter_map(|field| field.strip_suffix(b" ").or(field.strip_suffix(b"\n")))
+        .collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    let expected = || {
+        let head = line.split(|&byte| byte == b'(').next()?;
+        Some(proc_stat::ProcStat {
+            pid: number(head.strip_suffix(b" ")?)?,
+            state: field(3).filter(|state| state.len() == 1)?[0],
+            ppid: number(field(4)?)?,
+            session: match number::<i64>(field(6)?)? {
+                -1 => 0,
+                session => u32::try_from(session).ok()?,
+            },
+            num_threads: number(field(20)?)?,
+            starttime: number(field(22)?)?,
+            exit_signal: number(field(38)?)?,
+        })
+    };
+    assert_eq!(stat, expected(), "{shown}");
+    assert_eq!(code, field(52).and_then(number::<i32>), "{shown}");
+
+    if let Some(stat) = stat {
+        // The same, under a name as bad as it can be (TRAPS 13).
+        let evil = [b"(a) R 1 1 1 (\n\xff)) ", tail].concat();
+        let evil = [stat.pid.to_string().as_bytes(), b" ", &evil].concat();
+        assert_eq!(proc_stat::parse(&evil), Some(stat), "{shown}");
+        assert!(!(stat.is_zombie() && stat.is_reaped()));
+    }
+    // However it is cut behind the name, it says the same or nothing.
+    for cut in some_below(tail.len()) {
+        let cut = line.len() - tail.len() + cut;
+        let part = proc_stat::parse(&line[..cut]);
+        assert!(part.is_none() || part == stat, "{shown} cut at {cut}");
+        let part = proc_stat::exit_code(&line[..cut]);
+        assert!(part.is_none() || part == code, "{shown} cut at {cut}");
+    }
+}
+
+/// Gives the offset that some whole line states, in range.
+pub(crate) fn timens_offsets(text: &[u8]) {
+    let shown = String::from_utf8_lossy(text);
+    let whole = shown.rfind('\n').map_or("", |end| &shown[..end]);
+    let expected = whole.split('\n').find_map(|line| {
+        let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+        let ["boottime" | "7", seconds, nanoseconds] = words[..] else {
+            return None;
+        };
+        let seconds: i64 = number(seconds.as_bytes())?;
+        let nanoseconds: u32 = number(nanoseconds.as_bytes()).filter(|&number| number < 1_000_000_000)?;
+        let offset = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        i64::try_from(offset).ok()
+    });
+    assert_eq!(timens_offsets::boottime(text), expected, "{shown:?}");
+}
+
+/// One identity, one token: what is accepted is what is printed, and what is printed is accepted, every field of it.
+pub(crate) fn token(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        match text.parse::<Identity>() {
+            Ok(identity) => {
+                assert_eq!(identity.to_string(), text);
+                assert_same_fields(&text.parse().unwrap(), &identity);
+                assert!(
+                    text.bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b":@-".contains(&byte))
+                );
+                assert!(identity.start.is_some() || !identity.settled);
+            }
+            Err(error) => {
+                let message = error.to_string();
+                assert!(error.is_invalid(), "{message}");
+                assert!(!message.contains(char::is_control), "{message:?}");
+                let start: String = text.chars().take(120).collect();
+                assert!(message.contains(&format!("{start:?}")), "{message}");
+            }
+        }
+    }
+    // The input again, as the fields of an identity: a byte of flags, and then each of them.
+    let Some((&flags, rest)) = input.split_first() else {
+        return;
+    };
+    let mut rest = rest.iter().copied().chain(std::iter::repeat(0));
+    let mut take = || u64::from_le_bytes(std::array::from_fn(|_| rest.next().unwrap_or(0)));
+    let mut field = |bit: u8| (flags & bit != 0).then(&mut take);
+    let start = field(2).map(|ticks| StartTime {
+        ticks,
+        offset: field(4).unwrap_or(0) as i64,
+    });
+    let identity = Identity {
+        pid: Pid::new(field(1).unwrap_or(1) as u32).unwrap_or_else(Pid::current),
+        unique: field(8),
+        settled: start.is_some() && flags & 16 != 0,
+        start,
+        pid_namespace: field(32),
+        boot: field(64)
+            .zip(field(64))
+            .map(|(high, low)| BootId((u128::from(high) << 64 | u128::from(low)).to_be_bytes())),
+    };
+    let printed = identity.to_string();
+    match token::parse(&printed) {
+        Some(read) => assert_same_fields(&read, &identity),
+        None => panic!("{printed} was printed, and is not accepted"),
+    }
+}
+
+/// All of them, not only those that `==` compares.
+pub(crate) fn assert_same_fields(a: &Identity, b: &Identity) {
+    let fields = |identity: &Identity| {
+        let Identity {
+            pid,
+            unique,
+            start,
+            settled,
+            pid_namespace,
+            boot,
+        } = *identity;
+        (pid, unique, start, settled, pid_namespace, boot)
+    };
+    assert_eq!(fields(a), fields(b));
+    assert_eq!(a, b);
+}
+
+/// Accepts what a boot id is printed as, with or without the newline, and nothing else.
+pub(crate) fn uuid(input: &[u8]) {
+    let text = input.strip_suffix(b"\n").unwrap_or(input);
+    let shape = text.len() == 36
+        && text.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
+        });
+    let read = uuid::parse(input);
+    assert_eq!(read.is_some(), shape, "{:?}", String::from_utf8_lossy(input));
+    if let Some(bytes) = read {
+        assert_eq!(BootId(bytes).to_string().as_bytes(), text);
+        let digits: Vec<u8> = text.iter().copied().filter(|&byte| byte != b'-').collect();
+        assert_eq!(uuid::hex(&digits), Some(bytes));
+        assert_eq!(uuid::hex(text), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! TRAPS 8, 9 and 19: what an end looks like, and who may tell how it came.
+
+mod common;
+
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+use common::pid;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use pidigree::{ExitStatus, Grade, Process, ProcessWatcher, Signal, State, capabilities};
+use pidigree_testkit::{DEADLINE, Family, idle_children};
+
+fn readable(fd: impl AsFd, timeout: PollTimeout) -> bool {
+    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout).unwrap() > 0
+}
+
+#[test]
+fn a_watcher_that_has_reported_is_quiet_though_nobody_reaps() {
+    let mut children = idle_children(100);
+    let watcher = ProcessWatcher::new().unwrap();
+    let processes: Vec<_> = children
+        .pids()
+        .iter()
+        .map(|&number| Process::open(pid(number)).unwrap())
+        .collect();
+    for process in &processes {
+        watcher.watch(process).unwrap();
+    }
+    assert_eq!(watcher.drain(&mut Vec::new()).unwrap(), 0);
+    (0..100).for_each(|index| children.signal_one(index, 9));
+
+    let mut ends = Vec::new();
+    while ends.len() < 100 {
+        ends.push(watcher.wait(Some(DEADLINE)).unwrap().expect("all of them end"));
+        watcher.drain(&mut ends).unwrap();
+    }
+    assert!(
+        ends.iter().all(|end| end.status == ExitStatus::Signal(9)),
+        "{ends:?}"
+    );
+    let keys: std::collections::HashSet<_> = ends.iter().map(|end| end.key).collect();
+    assert_eq!((keys.len(), watcher.len()), (100, 0), "each once");
+
+    // Unreaped, every one of them; the control's descriptors are readable for ever, the watcher's is not.
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.state().unwrap() == State::Zombie)
+    );
+    assert!(!readable(&watcher, PollTimeout::from(100_u8)), "a spin");
+    let control = Epoll::new(EpollCreateFlags::empty()).unwrap();
+    let raw = raw_pidfd(children.pids()[0]);
+    control
+        .add(&raw, EpollEvent::new(EpollFlags::EPOLLIN, 0))
+        .unwrap();
+    for _ in 0..3 {
+        assert!(readable(&control.0, PollTimeout::ZERO), "the trap");
+        assert_eq!(
+            control.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO),
+            Ok(1),
+            "the trap"
+        );
+    }
+    (0..100).for_each(|index| children.reap_one(index));
+    assert!(!readable(&watcher, PollTimeout::ZERO));
+}
+
+fn raw_pidfd(number: u32) -> std::os::fd::OwnedFd {
+    // SAFETY: two integers go in, no memory is touched.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the call succeeded, so this is a descriptor that nobody else owns.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as i32) }
+}
+
+#[test]
+fn the_status_of_a_child_is_told_and_left_for_its_parent() {
+    for (script, status) in [("exit 0", ExitStatus::Code(0)), ("exit 42", ExitStatus::Code(42))] {
+        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let process = Process::from_child(&child).unwrap();
+        assert_eq!(process.wait(None).unwrap(), Some(status));
+        assert_eq!(process.state().unwrap(), State::Zombie);
+        let code = child.wait().unwrap().code();
+        assert_eq!(code.map(ExitStatus::Code), Some(status), "still ours to reap");
+        assert_eq!(process.state().unwrap(), State::Gone);
+    }
+}
+
+#[test]
+fn signals_are_told_by_number_real_time_ones_too() {
+    for signal in [9, 15, 6, 34, 50] {
+        let family = Family::spawn(&*format!("fork [ say kid await raise {signal} ] say root pause"));
+        let kid = family.fact("kid");
+        let process = Process::open(pid(kid.pid)).unwrap();
+        family.poke(kid.pid);
+        // A zombie that is not our child.
+        assert_eq!(
+            process.wait(Some(DEADLINE)).unwrap(),
+            Some(ExitStatus::Signal(signal))
+        );
+    }
+}
+
+#[test]
+fn the_status_of_a_reaped_stranger_is_told_or_unknown() {
+    let family = Family::spawn("fork [ say kid await exit 5 ] say root await reap say reaped pause");
+    let (kid, root) = (family.fact("kid"), family.fact("root"));
+    let process = Process::open(pid(kid.pid)).unwrap();
+    family.poke(kid.pid);
+    family.poke(root.pid);
+    family.fact("reaped");
+    assert_eq!(process.state().unwrap(), State::Gone);
+    let told = capabilities().unwrap().grade("exit-status") == Grade::Proven;
+    let expected = if told {
+        ExitStatus::Code(5)
+    } else {
+        ExitStatus::Unknown
+    };
+    assert_eq!(process.wait(None).unwrap(), Some(expected));
+}
+
+#[test]
+fn an_end_before_the_watch_is_reported_at_once() {
+    let mut children = idle_children(2);
+    let processes: Vec<_> = children
+        .pids()
+        .iter()
+        .map(|&number| Process::open(pid(number)).unwrap())
+        .collect();
+    (0..2).for_each(|index| children.signal_one(index, 9));
+    children.reap_one(0);
+    let watcher = ProcessWatcher::new().unwrap();
+    for process in &processes {
+        process.wait(Some(DEADLINE)).unwrap().expect("it was killed");
+        let key = watcher.watch(process).unwrap();
+        let exited = watcher.wait(Some(DEADLINE)).unwrap().unwrap();
+        assert_eq!((exited.key, exited.identity), (key, *process.identity()));
+    }
+}
+
+#[test]
+fn one_process_watched_twice_is_reported_twice_and_unwatch_takes_one_back() {
+    let mut children = idle_children(1);
+    let process = Process::open(pid(children.pids()[0])).unwrap();
+    let watcher = ProcessWatcher::new().unwrap();
+    let keys: Vec<_> = (0..3).map(|_| watcher.watch(&process).unwrap()).collect();
+    let other = ProcessWatcher::new().unwrap();
+    let elsewhere = other.watch(&process).unwrap();
+    drop(process);
+    assert_eq!(watcher.len(), 3);
+    assert!(watcher.unwatch(keys[1]));
+    assert!(!watcher.unwatch(keys[1]));
+
+    children.kill_one(0);
+    let mut reported = vec![
+        watcher.wait(Some(DEADLINE)).unwrap().unwrap().key,
+        watcher.wait(Some(DEADLINE)).unwrap().unwrap().key,
+    ];
+    reported.sort();
+    assert_eq!(reported, [keys[0], keys[2]]);
+    assert_eq!(watcher.wait(Some(Duration::from_millis(50))).unwrap(), None);
+    assert!(!watcher.unwatch(keys[0]));
+    assert_eq!(other.wait(Some(DEADLINE)).unwrap().unwrap().key, elsewhere);
+}
+
+#[test]
+fn many_threads_may_wait_and_each_end_goes_to_one() {
+    let mut children = idle_children(200);
+    let watcher = ProcessWatcher::new().unwrap();
+    for &number in children.pids() {
+        watcher.watch(&Process::open(pid(number)).unwrap()).unwrap();
+    }
+    let ends = std::thread::scope(|scope| {
+        let waiters: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut ends = Vec::new();
+                    while !watcher.is_empty() {
+                        ends.extend(watcher.wait(Some(Duration::from_millis(20))).unwrap());
+                    }
+                    ends
+                })
+            })
+            .collect();
+        (0..200).for_each(|index| children.kill_one(index));
+        waiters
+            .into_iter()
+            .flat_map(|waiter| waiter.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    let keys: std::collections::HashSet<_> = ends.iter().map(|end| end.key).collect();
+    assert_eq!((ends.len(), keys.len()), (200, 200));
+}
+
+#[test]
+fn opening_a_process_that_is_ending_gives_it_or_says_gone() {
+    // TRAPS 9: pidfd_open can say EINVAL for a moment; that is no third answer.
+    for _ in 0..300 {
+        let mut child = Command::new("true").spawn().unwrap();
+        let number = pid(child.id());
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        loop {
+            match Process::open(number) {
+                Ok(process) => assert_eq!(process.pid(), number),
+                Err(error) => {
+                    assert!(error.is_gone(), "{error}");
+                    break;
+                }
+            }
+        }
+        reaper.join().unwrap();
+    }
+}
+
+#[test]
+fn from_child_refuses_a_child_that_was_waited_for() {
+    let mut child = Command::new("true").spawn().unwrap();
+    assert!(Process::from_child(&child).is_ok());
+    child.wait().unwrap();
+    assert!(Process::from_child(&child).unwrap_err().is_gone());
+}
+
+#[test]
+fn a_group_may_outlive_its_leader() {
+    // TRAPS 19: the leader is dead and reaped, its group takes signals still.
+    let family = Family::spawn(
+        "fork [ setsid fork [ say member pause ] say leader await exit 0 ] say root await reap say reaped pause",
+    );
+    let (leader, member, root) = (family.fact("leader"), family.fact("member"), family.fact("root"));
+    let process = Process::open(pid(leader.pid)).unwrap();
+    family.poke(leader.pid);
+    family.poke(root.pid);
+    family.fact("reaped");
+
+    let group = nix::unistd::Pid::from_raw(leader.pid as i32);
+    assert_eq!(nix::sys::signal::killpg(group, None), Ok(()), "the group lives");
+    assert_eq!(process.state().unwrap(), State::Gone);
+    assert!(Process::open(pid(leader.pid)).unwrap_err().is_gone());
+    assert!(process.signal(Signal::TERM).unwrap_err().is_gone());
+    assert_eq!(
+        Process::open(pid(member.pid)).unwrap().state().unwrap(),
+        State::Running
+    );
+}
+
+#[test]
+fn a_signal_arrives_and_a_zombie_ignores_it() {
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+    let process = Process::from_child(&child).unwrap();
+    process.signal(Signal::TERM).unwrap();
+    assert_eq!(
+        process.wait(Some(DEADLINE)).unwrap(),
+        Some(ExitStatus::Signal(15))
+    );
+    process.signal(Signal::KILL).unwrap();
+    child.wait().unwrap();
+    assert!(process.signal(Signal::KILL).unwrap_err().is_gone());
+}

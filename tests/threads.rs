@@ -1,0 +1,154 @@
+//! TRAPS 4, 10, 22 and the thread ids of 24: what is a process's and what is a thread's.
+
+mod common;
+
+use std::time::Duration;
+
+use common::pid;
+use pidigree::{Process, ProcessWatcher, Sameness, Signal, State, ancestors_of, is_descendant, parent_of};
+use pidigree_testkit::{DEADLINE, Family, eventually};
+
+/// What stat says: one letter, of the main thread only.
+fn letter_of_main_thread(number: u32) -> char {
+    procfs::process::Process::new(number as i32)
+        .unwrap()
+        .stat()
+        .unwrap()
+        .state
+}
+
+#[test]
+fn a_process_runs_until_its_last_thread_ends() {
+    let family = Family::spawn("thread [ say worker await exit 7 ] say main thread-exit");
+    let worker = family.fact("worker");
+    eventually("the main thread has ended", || {
+        (letter_of_main_thread(worker.pid) == 'Z').then_some(())
+    });
+
+    let process = Process::open(pid(worker.pid)).unwrap();
+    let watcher = ProcessWatcher::new().unwrap();
+    watcher.watch(&process).unwrap();
+    assert_eq!(process.state().unwrap(), State::Running);
+    assert_eq!(process.wait(Some(Duration::from_millis(60))).unwrap(), None);
+    assert_eq!(watcher.wait(Some(Duration::from_millis(60))).unwrap(), None);
+    assert_eq!(
+        process.parent().unwrap().unwrap().pid(),
+        Process::current().unwrap().pid()
+    );
+
+    family.poke(worker.pid);
+    assert_eq!(
+        process.wait(Some(DEADLINE)).unwrap(),
+        Some(pidigree::ExitStatus::Code(7))
+    );
+    assert_eq!(
+        watcher.wait(Some(DEADLINE)).unwrap().unwrap().status,
+        pidigree::ExitStatus::Code(7)
+    );
+    assert_eq!(process.state().unwrap(), State::Zombie);
+}
+
+#[test]
+fn a_thread_id_is_not_a_process() {
+    let family = Family::spawn("thread [ say one pause ] thread [ say two pause ] say main pause");
+    for name in ["one", "two"] {
+        let thread = family.fact(name);
+        assert_ne!(thread.pid, thread.tid);
+        let tid = pid(thread.tid);
+        assert!(
+            std::path::Path::new(&format!("/proc/{tid}/stat")).exists(),
+            "the trap"
+        );
+
+        for error in [
+            Process::open(tid).expect_err("a thread"),
+            parent_of(tid).expect_err("a thread"),
+            ancestors_of(tid).expect_err("a thread"),
+            is_descendant(tid, pid(1)).expect_err("a thread"),
+            is_descendant(pid(1), tid).expect_err("a thread"),
+        ] {
+            assert!(error.is_thread() && !error.is_gone(), "{error}");
+            assert_eq!(error.pid(), Some(tid));
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("a thread of process {}", thread.pid)),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn from_thread_says_whose_it_is() {
+    let family =
+        Family::spawn("thread [ say worker pause ] fork [ thread [ say other pause ] pause ] say main pause");
+    for name in ["worker", "other", "main"] {
+        let fact = family.fact(name);
+        assert_eq!(Process::from_thread(pid(fact.tid)).unwrap().pid(), pid(fact.pid));
+        assert_eq!(Process::from_thread(pid(fact.pid)).unwrap().pid(), pid(fact.pid));
+    }
+    let own = nix::unistd::gettid().as_raw() as u32;
+    assert_eq!(
+        Process::from_thread(pid(own)).unwrap().pid(),
+        Process::current().unwrap().pid()
+    );
+}
+
+#[test]
+fn from_thread_of_an_ended_thread_is_gone() {
+    let tid = std::thread::spawn(|| nix::unistd::gettid().as_raw() as u32)
+        .join()
+        .unwrap();
+    // The join comes a moment before the kernel has put the thread away.
+    let error = eventually("the thread id is free", || Process::from_thread(pid(tid)).err());
+    assert!(error.is_gone(), "{error}");
+}
+
+#[test]
+fn threads_that_come_and_go_never_give_a_wrong_owner() {
+    let me = Process::current().unwrap().pid();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    std::thread::spawn(|| ()).join().unwrap();
+                }
+            });
+        }
+        for _ in 0..200 {
+            for entry in std::fs::read_dir("/proc/self/task").unwrap() {
+                let tid = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+                match Process::from_thread(tid) {
+                    Ok(process) => assert_eq!(process.pid(), me),
+                    Err(error) => assert!(error.is_gone(), "{error}"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn exec_from_another_thread_keeps_the_identity() {
+    let family = Family::spawn("thread [ say before await exec [ say after pause ] ] say main pause");
+    let before = family.fact("before");
+    let process = Process::open(pid(before.pid)).unwrap();
+    let identity = *process.identity();
+    let watcher = ProcessWatcher::new().unwrap();
+    watcher.watch(&process).unwrap();
+
+    family.poke(before.pid);
+    let after = family.fact("after");
+    assert_eq!(
+        (after.pid, after.tid),
+        (before.pid, before.pid),
+        "the thread became the main thread"
+    );
+    assert_eq!(process.state().unwrap(), State::Running);
+    assert_eq!(watcher.wait(Some(Duration::from_millis(60))).unwrap(), None);
+    let now = *Process::open(pid(after.pid)).unwrap().identity();
+    assert_eq!(now, identity);
+    assert_ne!(identity.same_process(&now), Sameness::Different);
+    process.signal(Signal::KILL).unwrap();
+    assert!(watcher.wait(Some(DEADLINE)).unwrap().is_some());
+}
