@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,8 +34,8 @@ pub struct Fact {
 /// Processes that carry out a script, and a guard that lets none outlive it.
 ///
 /// Every member holds the reading end of a pipe whose writing end is here alone, and ends when this closes it. Dropping
-/// the family does that, waits until every member has ended, kills those that have not (only those that are proven to be
-/// members, through pidfds), and reaps its children.
+/// the family does that, waits until every member has ended, kills those that have not (only those that said a fact, through
+/// the pidfds that came with it), and reaps its children.
 ///
 /// # Example
 ///
@@ -65,8 +63,8 @@ pub struct FamilyBuilder {
 
 impl FamilyBuilder {
     /// Starts the family in another world: the words of a mode of `pidigree-testkit`, the final `--` of which may be left
-    /// out. [`Family::root_pid`] is then the launcher. With a PID namespace, facts hold inner PIDs, and members
-    /// cannot be poked, signalled or waited for from here: use [`stage`](crate::stage) for that.
+    /// out. [`Family::root_pid`] is then the launcher. With a PID namespace, facts hold inner PIDs: good for
+    /// [`Family::poke`] and its like, and for nothing else outside.
     #[must_use]
     pub fn launcher(mut self, words: &[&str]) -> FamilyBuilder {
         self.launcher = words.iter().map(|word| (*word).to_owned()).collect();
@@ -103,7 +101,8 @@ impl FamilyBuilder {
             }
             command.arg(&executable);
         }
-        command.args(&words).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let (channel, stdout) = sys::channel().expect("a socket");
+        command.args(&words).stdin(Stdio::piped()).stdout(stdout);
         if let Some(uid) = self.uid {
             use std::os::unix::process::CommandExt;
             command.uid(uid).gid(uid).current_dir("/");
@@ -112,15 +111,15 @@ impl FamilyBuilder {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let lifeline = root.stdin.take();
-        let pipe = root.stdout.take().expect("standard output is piped");
+        // It holds a speaking end
+        drop(command);
         let mut flags = self
             .launcher
             .windows(2)
             .filter(|pair| pair[0] == "in-ns")
             .map(|pair| &pair[1]);
         let facts = Facts {
-            inode: nix::sys::stat::fstat(&pipe).expect("a pipe has an inode").st_ino,
-            pipe,
+            channel,
             unread: Vec::new(),
             seen: Vec::new(),
             members: HashMap::new(),
@@ -215,18 +214,26 @@ impl Family {
 
     /// Sends a signal to a member that has said a fact.
     ///
+    /// In a sandbox that denies pidfds it goes by number: a member that waits for it is alive.
+    ///
     /// # Panics
     ///
     /// When there is no such member, or it has been reaped.
     pub fn signal(&self, pid: u32, signal: i32) {
-        match self.lock().members.get(&pid) {
-            Some(Member::Pinned(pidfd)) => {
-                pidfd
-                    .signal(signal)
-                    .unwrap_or_else(|error| panic!("signal {signal} to member {pid}: {error}"));
-            }
-            other => panic!("cannot signal {pid}: {}", unfit(other)),
-        }
+        let facts = self.lock();
+        let by_number = || {
+            assert!(!facts.inner_pids, "{pid} is a number of another PID namespace");
+            sys::kill(pid as i32, signal)
+        };
+        let sent = match facts.members.get(&pid) {
+            Some(Some(pidfd)) => match pidfd.signal(signal) {
+                Err(error) if sys::is_denied(&error) => by_number(),
+                sent => sent,
+            },
+            Some(None) => by_number(),
+            None => panic!("{pid} {UNHEARD}"),
+        };
+        sent.unwrap_or_else(|error| panic!("signal {signal} to member {pid}: {error}"));
     }
 
     /// Waits until a member that has said a fact has ended; its parent may not have reaped it yet.
@@ -235,10 +242,11 @@ impl Family {
     ///
     /// When there is no such member, or it has not ended within [`DEADLINE`].
     pub fn wait_ended(&self, pid: u32) {
-        if let Some(pidfd) = self.pidfd(pid) {
-            let ended = pidfd.wait_ended(DEADLINE).expect("a pidfd can be polled");
-            assert!(ended, "member {pid} has not ended within {DEADLINE:?}");
-        }
+        let ended = self.pidfd(pid).wait_ended(DEADLINE);
+        assert!(
+            ended.expect("a pidfd can be polled"),
+            "{pid} has not ended within {DEADLINE:?}"
+        );
     }
 
     /// Waits until a member that has said a fact has ended and been reaped: its PID is free.
@@ -247,10 +255,11 @@ impl Family {
     ///
     /// When there is no such member, or it has not been reaped within [`DEADLINE`].
     pub fn wait_gone(&self, pid: u32) {
-        if let Some(pidfd) = self.pidfd(pid) {
-            let gone = pidfd.wait_reaped(DEADLINE).expect("a pidfd can be polled");
-            assert!(gone, "member {pid} has not been reaped within {DEADLINE:?}");
-        }
+        let gone = self.pidfd(pid).wait_reaped(DEADLINE);
+        assert!(
+            gone.expect("a pidfd can be polled"),
+            "{pid} has not been reaped within {DEADLINE:?}"
+        );
     }
 
     /// Closes the lifeline, and does not wait: every member is about to end with code 0.
@@ -276,14 +285,12 @@ impl Family {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` when the member is known to be gone. Not waited on under the lock, which others may want.
-    fn pidfd(&self, pid: u32) -> Option<Pidfd> {
+    /// A copy, since nobody should wait under the lock, which others may want.
+    fn pidfd(&self, pid: u32) -> Pidfd {
         match self.lock().members.get(&pid) {
-            Some(Member::Pinned(pidfd) | Member::Ending(pidfd)) => {
-                Some(pidfd.try_clone().expect("a descriptor can be duplicated"))
-            }
-            Some(Member::Gone) => None,
-            other => panic!("cannot wait for {pid}: {}", unfit(other)),
+            Some(Some(pidfd)) => pidfd.try_clone().expect("a descriptor can be duplicated"),
+            Some(None) => panic!("member {pid} could not send a pidfd: is that denied here?"),
+            None => panic!("{pid} {UNHEARD}"),
         }
     }
 }
@@ -307,12 +314,10 @@ impl Drop for Family {
         }
         // Siblings of the root (clone-parent) are children of ours as well. Where all descriptors are closed, the
         // end is a moment away.
-        for member in facts.members.values() {
-            if let Member::Pinned(pidfd) | Member::Ending(pidfd) = member {
-                let ended = all_ended && pidfd.wait_ended(GRACE).unwrap_or(false);
-                if ended {
-                    pidfd.try_reap();
-                }
+        for pidfd in facts.members.values().flatten() {
+            let ended = all_ended && pidfd.wait_ended(GRACE).unwrap_or(false);
+            if ended {
+                pidfd.try_reap();
             }
         }
         if !all_ended {
@@ -326,38 +331,17 @@ impl Drop for Family {
     }
 }
 
-/// A process that has said a fact.
-#[derive(Debug)]
-enum Member {
-    /// Proven to be the one that spoke: it holds the family's pipe.
-    Pinned(Pidfd),
-    /// Ended, or about to, before it could be proven: good for waiting, never to be signalled.
-    Ending(Pidfd),
-    /// Ended and reaped.
-    Gone,
-    /// Alive, but not to be proven from here, and so left alone.
-    Unproven(String),
-}
+const UNHEARD: &str = "is no member that said a fact (and was heard: a fact is when it is asked for)";
 
-/// Why a member cannot be pinned, for a panic's message.
-fn unfit(member: Option<&Member>) -> &str {
-    match member {
-        None => "no member has said so (a fact is only heard once it is waited for)",
-        Some(Member::Unproven(why)) => why,
-        Some(Member::Pinned(_)) => "it lives",
-        Some(Member::Ending(_) | Member::Gone) => "it had ended before its fact was heard",
-    }
-}
-
-/// The reading end of the facts pipe, and all that came out of it. The pipe's end is the end of the family: every
-/// member, and nobody else, holds the writing end.
+/// The hearing end of the facts, and all that came out of it. Its end is the end of the family: every member, and
+/// nobody else, holds the speaking end.
 #[derive(Debug)]
 struct Facts {
-    pipe: ChildStdout,
-    inode: sys::ino_t,
+    channel: OwnedFd,
     unread: Vec<u8>,
     seen: Vec<Fact>,
-    members: HashMap<u32, Member>,
+    /// Who spoke, by the PIDs they know themselves by; without a pidfd where that is denied them.
+    members: HashMap<u32, Option<Pidfd>>,
     inner_pids: bool,
     ended: bool,
 }
@@ -366,23 +350,29 @@ impl Facts {
     /// Reads what there is, after waiting for it; false when the deadline passes before that.
     fn read(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        if !sys::wait_readable(&[self.pipe.as_fd()], Some(left)).expect("a pipe can be polled") {
+        if !sys::wait_readable(&[self.channel.as_fd()], Some(left)).expect("a socket can be polled") {
             return false;
         }
         let mut buffer = [0; 4096];
-        let read = self.pipe.read(&mut buffer).expect("a pipe can be read");
+        let heard = sys::hear(self.channel.as_fd(), &mut buffer);
+        let (read, mut pidfd) = heard.expect("a socket can be read");
         self.ended = read == 0;
         self.unread.extend_from_slice(&buffer[..read]);
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             // A panic while reading would also be one in drop
-            if let Some(fact) = parse(&line) {
-                self.pin(&fact);
-                self.seen.push(fact);
-            } else {
+            let Some(fact) = parse(&line) else {
                 eprintln!("pidigree-testkit: not a fact: {line}");
-            }
+                continue;
+            };
+            let pidfd = if self.unread.is_empty() {
+                pidfd.take()
+            } else {
+                None
+            };
+            self.pin(fact.pid, pidfd);
+            self.seen.push(fact);
         }
         true
     }
@@ -398,44 +388,17 @@ impl Facts {
     }
 
     fn signal_all(&self, signal: i32) {
-        for member in self.members.values() {
-            if let Member::Pinned(pidfd) = member {
-                let _ = pidfd.signal(signal);
-            }
+        for pidfd in self.members.values().flatten() {
+            let _ = pidfd.signal(signal);
         }
     }
 
-    fn pin(&mut self, fact: &Fact) {
-        let standing = self.members.get(&fact.pid);
-        if matches!(standing, Some(Member::Pinned(pidfd)) if !pidfd.wait_ended(Duration::ZERO).unwrap_or(false))
-        {
-            return;
-        }
-        let member = if self.inner_pids {
-            Member::Unproven("it is in another PID namespace".to_owned())
-        } else {
-            self.prove(fact)
-        };
-        self.members.insert(fact.pid, member);
-    }
-
-    /// Pins first and looks then: what holds the pipe while the pidfd is open is what was pinned.
-    fn prove(&self, fact: &Fact) -> Member {
-        let pidfd = match Pidfd::open(fact.pid) {
-            Ok(pidfd) => pidfd,
-            Err(error) if error.raw_os_error() == Some(sys::ESRCH) => return Member::Gone,
-            Err(error) => return Member::Unproven(error.to_string()),
-        };
-        let ours = PathBuf::from(format!("pipe:[{}]", self.inode));
-        let ended = pidfd.wait_ended(Duration::ZERO).unwrap_or(false);
-        match standard_output(fact.pid) {
-            Ok(Some(stdout)) if stdout == ours => Member::Pinned(pidfd),
-            _ if ended => Member::Ending(pidfd),
-            // The PID names somebody else by now
-            Ok(Some(_)) => Member::Gone,
-            // Descriptors go before the pidfd tells
-            Ok(None) => Member::Ending(pidfd),
-            Err(error) => Member::Unproven(format!("its descriptors cannot be read: {error}")),
+    /// The PID may have been another member's before.
+    fn pin(&mut self, pid: u32, pidfd: Option<Pidfd>) {
+        let member = self.members.entry(pid).or_default();
+        let alive = |pidfd: &Pidfd| !pidfd.wait_ended(Duration::ZERO).unwrap_or(false);
+        if !member.as_ref().is_some_and(alive) {
+            *member = pidfd;
         }
     }
 
@@ -456,25 +419,6 @@ impl Facts {
         }
         report
     }
-}
-
-/// What a process has as standard output; `None` when it has none any more.
-fn standard_output(pid: u32) -> io::Result<Option<PathBuf>> {
-    let missing = |error: &io::Error| {
-        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(sys::ESRCH)
-    };
-    // Of any thread: the main one may have ended, and with it its view of the descriptors
-    let tasks = match fs::read_dir(format!("/proc/{pid}/task")) {
-        Err(error) if missing(&error) => return Ok(None),
-        tasks => tasks?,
-    };
-    for task in tasks {
-        match task.and_then(|task| fs::read_link(task.path().join("fd/1"))) {
-            Err(error) if missing(&error) => {}
-            stdout => return stdout.map(Some),
-        }
-    }
-    Ok(None)
 }
 
 fn parse(line: &str) -> Option<Fact> {

@@ -62,7 +62,11 @@ fn stat_of_a_zombie_tells_its_exit_code() {
         eprintln!("skipped: there is no /proc here");
         return;
     }
-    let mut child = Command::new("sh").args(["-c", "exit 3"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "exit 3"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     // Its end is seen when the pipe has no writer any more; the state follows within the same exit.
     std::io::copy(child.stdout.as_mut().unwrap(), &mut std::io::sink()).unwrap();
     let path = format!("/proc/{}/stat", child.id());
@@ -89,7 +93,11 @@ fn status_of_every_thread_is_read_as_procfs_reads_it() {
             continue;
         };
         compared += 1;
-        for (key, value) in [("Tgid:", status.tgid), ("Pid:", status.pid), ("PPid:", status.ppid)] {
+        for (key, value) in [
+            ("Tgid:", status.tgid),
+            ("Pid:", status.pid),
+            ("PPid:", status.ppid),
+        ] {
             assert_eq!(keyed::number(text, key), Some(i64::from(value)), "{key} of {tid}");
         }
     }
@@ -108,8 +116,11 @@ fn the_fork_counter_is_read_as_procfs_reads_it() {
         page_size: 4096,
         is_little_endian: cfg!(target_endian = "little"),
     };
-    let stats = KernelStats::from_read(&text[..], &system.into()).unwrap();
-    assert_eq!(keyed::number(&text, "processes"), i64::try_from(stats.processes).ok());
+    let stats = KernelStats::from_read(&text[..], &system).unwrap();
+    assert_eq!(
+        keyed::number(&text, "processes"),
+        i64::try_from(stats.processes).ok()
+    );
 }
 
 #[test]
@@ -160,5 +171,9 @@ fn the_time_offset_is_read() {
         eprintln!("skipped: there are no time namespaces here");
         return;
     };
-    assert!(timens_offsets::boottime(&text).is_some(), "{}", text.escape_ascii());
+    assert!(
+        timens_offsets::boottime(&text).is_some(),
+        "{}",
+        text.escape_ascii()
+    );
 }

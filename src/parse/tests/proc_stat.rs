@@ -6,14 +6,25 @@ use crate::parse::check;
 use crate::parse::proc_stat::{ProcStat, exit_code, parse};
 
 /// A line as the kernel prints it, and what it was made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Line {
     stat: ProcStat,
     exit_code: i32,
     bytes: Vec<u8>,
-    /// Where the name ends, and field 38.
-    name_end: usize,
+    /// Where field 38 ends.
     exit_signal_end: usize,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "\"{}\" made of {:?}, exit code {}",
+            self.bytes.escape_ascii(),
+            self.stat,
+            self.exit_code
+        )
+    }
 }
 
 /// Up to 15 bytes of anything (prctl takes them all) or, for a kernel thread, 63; often what a parser trips over.
@@ -26,18 +37,27 @@ fn comm() -> impl Strategy<Value = Vec<u8>> {
         Just(b" ".to_vec()),
         Just(b"\n".to_vec()),
         Just(b"\xff\xc3".to_vec()),
-        any::<u8>().prop_filter("a name holds no NUL", |&byte| byte != 0).prop_map(|byte| vec![byte]),
+        any::<u8>()
+            .prop_filter("a name holds no NUL", |&byte| byte != 0)
+            .prop_map(|byte| vec![byte]),
     ];
-    (prop::collection::vec(evil, 0..20), prop_oneof![Just(15), Just(63)]).prop_map(|(parts, length)| {
-        let mut comm = parts.concat();
-        comm.truncate(length);
-        comm
-    })
+    (
+        prop::collection::vec(evil, 0..20),
+        prop_oneof![Just(15), Just(63)],
+    )
+        .prop_map(|(parts, length)| {
+            let mut comm = parts.concat();
+            comm.truncate(length);
+            comm
+        })
 }
 
 fn line() -> impl Strategy<Value = Line> {
     let pid = || prop_oneof![Just(0), 1..=i32::MAX as u32];
-    let numbers = prop::collection::vec(prop_oneof![Just(0), any::<u32>().prop_map(u64::from), any::<u64>()], 53);
+    let numbers = prop::collection::vec(
+        prop_oneof![Just(0), any::<u32>().prop_map(u64::from), any::<u64>()],
+        53,
+    );
     let ours = (
         1..=i32::MAX as u32,
         prop::sample::select(&b"RSDTtZXIP"[..]),
@@ -53,7 +73,6 @@ fn line() -> impl Strategy<Value = Line> {
         let mut bytes = format!("{pid} (").into_bytes();
         bytes.extend(comm);
         bytes.push(b')');
-        let name_end = bytes.len();
         let mut exit_signal_end = 0;
         for field in 3..=52 {
             let text = match field {
@@ -65,11 +84,10 @@ fn line() -> impl Strategy<Value = Line> {
                 38 => exit_signal.to_string(),
                 52 => code.to_string(),
                 // Those that the procfs crate holds in 32 bits, or signed.
-                5 | 7 | 8 | 9 | 39 | 40 | 41 => (numbers[field] as u32 >> 1).to_string(),
-                16..=19 | 21 | 24 | 43 => (-((numbers[field] >> 2) as i64)).to_string().replace("-0", "0"),
+                5 | 7..=9 | 39..=41 => (numbers[field] as u32 >> 1).to_string(),
+                16..=19 | 21 | 44 => (numbers[field] as i64).to_string(),
                 _ => numbers[field].to_string(),
             };
-            let text = if field == 24 { text.replace('-', "") } else { text };
             bytes.push(b' ');
             bytes.extend(text.as_bytes());
             if field == 38 {
@@ -78,14 +96,29 @@ fn line() -> impl Strategy<Value = Line> {
         }
         bytes.push(b'\n');
         let session = u32::try_from(session).unwrap_or(0);
-        let stat = ProcStat { pid, state, ppid, session, num_threads, starttime, exit_signal };
-        Line { stat, exit_code: code, bytes, name_end, exit_signal_end }
+        let stat = ProcStat {
+            pid,
+            state,
+            ppid,
+            session,
+            num_threads,
+            starttime,
+            exit_signal,
+        };
+        Line {
+            stat,
+            exit_code: code,
+            bytes,
+
+            exit_signal_end,
+        }
     })
 }
 
 /// What the procfs crate reads there.
 pub(super) fn by_procfs(line: &[u8]) -> (ProcStat, i32) {
-    let stat = Stat::from_read(line).unwrap_or_else(|error| panic!("procfs: {error}: {}", line.escape_ascii()));
+    let stat =
+        Stat::from_read(line).unwrap_or_else(|error| panic!("procfs: {error}: {}", line.escape_ascii()));
     let read = ProcStat {
         pid: stat.pid as u32,
         state: u8::try_from(stat.state).unwrap(),
@@ -160,6 +193,10 @@ fn every_end_of_a_process_is_told_apart() {
         ('R', 0, false, true),
     ] {
         let stat = line(state, threads);
-        assert_eq!((stat.is_zombie(), stat.is_reaped()), (zombie, reaped), "{state} {threads}");
+        assert_eq!(
+            (stat.is_zombie(), stat.is_reaped()),
+            (zombie, reaped),
+            "{state} {threads}"
+        );
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
     } else {
         (Unavailable, no_proc)
     };
-    let peer = if world.pidfd && pins_peers() {
+    let peer = if !cfg!(pidigree_force_procfs) && pins_peers() {
         (
             Proven,
             "SO_PEERPIDFD: the kernel pinned the peer when it connected (Linux 6.5)",

@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -77,17 +76,32 @@ struct Remembered {
     pid: Option<AtomicU32>,
 }
 
+/// No lock: a fork by one thread while another is in here must not leave the child one that is never unlocked.
+#[inline]
 fn remembered() -> &'static Remembered {
-    static REMEMBERED: OnceLock<Remembered> = OnceLock::new();
+    static REMEMBERED: AtomicPtr<Remembered> = AtomicPtr::new(std::ptr::null_mut());
+    // SAFETY: only pointers from `Box::leak` are stored, and never freed.
+    match unsafe { REMEMBERED.load(Ordering::Acquire).as_ref() } {
+        Some(remembered) => remembered,
+        None => first(&REMEMBERED),
+    }
+}
+
+/// Of threads that come here at once, one wins, and the others leak a page.
+#[cold]
+fn first(place: &AtomicPtr<Remembered>) -> &'static Remembered {
     static NEVER_WIPED: AtomicU8 = AtomicU8::new(0);
-    REMEMBERED.get_or_init(|| {
-        let wiped = syscall::wiped_on_fork();
-        Remembered {
-            world: AtomicPtr::new(std::ptr::null_mut()),
-            here: wiped.unwrap_or(&NEVER_WIPED),
-            pid: wiped.is_none().then(|| AtomicU32::new(0)),
-        }
-    })
+    let wiped = syscall::wiped_on_fork();
+    let ours = Box::leak(Box::new(Remembered {
+        world: AtomicPtr::new(std::ptr::null_mut()),
+        here: wiped.unwrap_or(&NEVER_WIPED),
+        pid: wiped.is_none().then(|| AtomicU32::new(0)),
+    }));
+    match place.compare_exchange(std::ptr::null_mut(), ours, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => ours,
+        // SAFETY: as in `remembered`: it is not null, and was leaked by the thread that won.
+        Err(theirs) => unsafe { &*theirs },
+    }
 }
 
 impl Remembered {

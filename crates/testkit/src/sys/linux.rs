@@ -73,6 +73,12 @@ impl Pidfd {
     }
 }
 
+impl From<OwnedFd> for Pidfd {
+    fn from(pidfd: OwnedFd) -> Pidfd {
+        Pidfd(pidfd)
+    }
+}
+
 impl AsFd for Pidfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

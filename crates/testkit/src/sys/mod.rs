@@ -4,21 +4,23 @@
 //! run, in which other threads held locks when it was copied, in `copy`.
 
 mod copy;
+mod facts;
 mod linux;
 mod seccomp;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 
-pub(crate) use libc::{EAGAIN, ENOSYS, EPERM, ESRCH, SIGCONT, SIGKILL, SIGSTOP, SIGUSR1, ino_t};
+pub(crate) use libc::{EAGAIN, ENOSYS, EPERM, SIGCONT, SIGKILL, SIGSTOP, SIGUSR1};
 
 pub(crate) use copy::{spawn_chain, spawn_idle, spawn_idle_as};
+pub(crate) use facts::{channel, hear, tell};
 pub(crate) use linux::{
     NEW_TIME, Pidfd, become_subreaper, become_undumpable, block_pokes, clone_parent, die_with_parent,
     executable, name_thread, thread_exit, wait_poke,
@@ -109,6 +111,11 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill touches no memory
     Errno::result(unsafe { libc::kill(pid, signal) })?;
     Ok(())
+}
+
+/// Whether a sandbox may have said this instead of the kernel.
+pub(crate) fn is_denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EPERM | ENOSYS))
 }
 
 /// Gives `signal` its default disposition.
@@ -205,10 +212,16 @@ fn wait_for(fds: &[BorrowedFd<'_>], what: PollFlags, timeout: Option<Duration>) 
     }
 }
 
+/// Standard input or output, without the standard library's handle: that one is made under a lock, and a fork by one
+/// thread while another makes it leaves the child a lock that nobody opens.
+pub(crate) fn standard(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
+    // SAFETY: nothing in this binary closes them
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
 /// Whether standard input has reached its end; waits for that, or for `other` to be readable, for `timeout`.
 pub(crate) fn lifeline_ended(other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<bool> {
-    let stdin = std::io::stdin();
-    let lifeline = stdin.as_fd();
+    let lifeline = standard(libc::STDIN_FILENO);
     let mut fds = vec![lifeline];
     fds.extend(other);
     loop {
@@ -223,18 +236,5 @@ pub(crate) fn lifeline_ended(other: Option<BorrowedFd<'_>>, timeout: Option<Dura
             }
         }
         return Ok(false);
-    }
-}
-
-/// Writes one line to standard output in one write(2), so that lines of many processes never mix.
-pub(crate) fn write_line(line: &str) -> io::Result<()> {
-    let stdout = std::io::stdout();
-    loop {
-        match nix::unistd::write(stdout.as_fd(), line.as_bytes()) {
-            Ok(written) if written == line.len() => return Ok(()),
-            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
