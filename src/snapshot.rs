@@ -80,7 +80,7 @@ impl Snapshot {
     /// stood still).
     ///
     /// Then no process that lived through the reading is missing, and no PID was reused: every link is between the two
-    /// processes it seems to be between. Otherwise a process that forked and ended can have hidden its child (TRAPS 1),
+    /// processes it seems to be between. Otherwise a process that forked and ended can have hidden its child (trap 1),
     /// and a link can join strangers. Where it matters, capture again, or ask [`Process`](crate::Process).
     pub fn is_proven(&self) -> bool {
         self.proven

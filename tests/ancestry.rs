@@ -1,4 +1,4 @@
-//! Who descends from whom: TRAPS 13, 15, the session as evidence, and what a walk cannot see.
+//! Who descends from whom: traps 13, 15, the session as evidence, and what a walk cannot see.
 
 mod common;
 
@@ -194,7 +194,7 @@ fn an_orphan_of_no_session_leader_is_not_claimed() {
 
 #[test]
 fn any_name_is_read_past() {
-    // TRAPS 13. The name ends with what looks like the rest of a stat line.
+    // Trap 13. The name ends with what looks like the rest of a stat line.
     let family = Family::spawn(
         &[
             "name",

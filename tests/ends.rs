@@ -1,4 +1,4 @@
-//! TRAPS 8, 9 and 19: what an end looks like, and who may tell how it came.
+//! Traps 8, 9 and 19: what an end looks like, and who may tell how it came.
 
 mod common;
 
@@ -197,7 +197,7 @@ fn many_threads_may_wait_and_each_end_goes_to_one() {
 
 #[test]
 fn opening_a_process_that_is_ending_gives_it_or_says_gone() {
-    // TRAPS 9: pidfd_open can say EINVAL for a moment; that is no third answer.
+    // Trap 9: pidfd_open can say EINVAL for a moment; that is no third answer.
     for _ in 0..300 {
         let mut child = Command::new("true").spawn().unwrap();
         let number = pid(child.id());
@@ -225,7 +225,7 @@ fn from_child_refuses_a_child_that_was_waited_for() {
 
 #[test]
 fn a_group_may_outlive_its_leader() {
-    // TRAPS 19: the leader is dead and reaped, its group takes signals still.
+    // Trap 19: the leader is dead and reaped, its group takes signals still.
     let family = Family::spawn(
         "fork [ setsid fork [ say member pause ] say leader await exit 0 ] say root await reap say reaped pause",
     );

@@ -1,4 +1,4 @@
-//! TRAPS 12 and 17: children from the kernel's own lists, and tables that are read while everything changes.
+//! Traps 12 and 17: children from the kernel's own lists, and tables that are read while everything changes.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! TRAPS 20: descriptors run out, and that is neither an end nor an absence.
+//! Trap 20: descriptors run out, and that is neither an end nor an absence.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! TRAPS 5 and 11: denied is not gone, and hidden is not gone.
+//! Traps 5 and 11: denied is not gone, and hidden is not gone.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! TRAPS 6: with the PID forced, a newcomer has the PID of the old process and nearly always its start time. Nothing
+//! Trap 6: with the PID forced, a newcomer has the PID of the old process and nearly always its start time. Nothing
 //! that was said about the old one may come true of the new one.
 
 mod common;
@@ -186,7 +186,7 @@ fn a_pid_reused_as_a_thread_is_gone() {
             let old = fork_with_pid(7000).unwrap();
             let recorded = Identity::of(pid(7000)).unwrap();
             old.kill_and_reap();
-            // TRAPS 10: kill(tid, 0) and /proc/TID answer for threads too.
+            // Trap 10: kill(tid, 0) and /proc/TID answer for threads too.
             std::fs::write("/proc/sys/kernel/ns_last_pid", "6999").unwrap();
             std::thread::scope(|scope| {
                 let (told, tid) = std::sync::mpsc::channel();

@@ -1,4 +1,4 @@
-//! TRAPS 27: a sandbox that answers one call after the other with EPERM or ENOSYS. Each is replaced by itself, and what
+//! Trap 27: a sandbox that answers one call after the other with EPERM or ENOSYS. Each is replaced by itself, and what
 //! cannot be replaced says so.
 
 mod common;

@@ -1,4 +1,4 @@
-//! TRAPS 4, 10, 22 and the thread ids of 24: what is a process's and what is a thread's.
+//! Traps 4, 10, 22 and the thread ids of 24: what is a process's and what is a thread's.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! TRAPS 16: while a walk is under way, a parent ends and a stranger gets its PID. With twenty PIDs to go round and
+//! Trap 16: while a walk is under way, a parent ends and a stranger gets its PID. With twenty PIDs to go round and
 //! processes that fork and end as fast as they can, that happens all the time.
 
 mod common;

@@ -1,4 +1,4 @@
-//! TRAPS 7, 14 and 25: a token that comes from another boot, PID namespace or time namespace; and a /proc that is not
+//! Traps 7, 14 and 25: a token that comes from another boot, PID namespace or time namespace; and a /proc that is not
 //! there, or is not ours.
 
 mod common;
@@ -83,7 +83,7 @@ fn a_token_of_another_pid_namespace_is_foreign() {
         let outer: Identity = note.read().parse().unwrap();
         let error = Process::reopen(&outer).expect_err("its PID means nothing here");
         assert!(error.is_foreign() && !error.is_gone(), "{error}");
-        // A PID file that outlived its world: the very PID is ours now (TRAPS 25).
+        // A PID file that outlived its world: the very PID is ours now (trap 25).
         let me = *Process::current().unwrap().identity();
         assert_ne!(me.same_process(&outer), Sameness::Same);
         let ours =

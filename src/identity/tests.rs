@@ -97,7 +97,7 @@ proptest! {
     #[test]
     fn each_proof_of_two_processes_is_accepted(a in few(), b in few()) {
         let said = a.same_process(&b);
-        // TRAPS 7: the unique id and the start time begin anew with each boot.
+        // Trap 7: the unique id and the start time begin anew with each boot.
         if differ(a.boot, b.boot) || differ(a.unique, b.unique) {
             prop_assert_eq!(said, Different);
         }
@@ -122,7 +122,7 @@ proptest! {
         }
     }
 
-    /// TRAPS 14: the kernel rounds after it shifts, so not even the difference of two offsets helps.
+    /// Trap 14: the kernel rounds after it shifts, so not even the difference of two offsets helps.
     #[test]
     fn start_times_under_different_offsets_prove_nothing(a in few(), ticks in 0..3_u64, settled: bool) {
         prop_assume!(a.start.is_some_and(|start| start.offset != 1));

@@ -164,7 +164,7 @@ pub(crate) fn proc_stat(line: &[u8]) {
     assert_eq!(code, field(52).and_then(number::<i32>), "{shown}");
 
     if let Some(stat) = stat {
-        // The same, under a name as bad as it can be (TRAPS 13).
+        // The same, under a name as bad as it can be (trap 13).
         let evil = [b"(a) R 1 1 1 (\n\xff)) ", tail].concat();
         let evil = [stat.pid.to_string().as_bytes(), b" ", &evil].concat();
         assert_eq!(proc_stat::parse(&evil), Some(stat), "{shown}");

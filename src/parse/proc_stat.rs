@@ -1,4 +1,4 @@
-//! `/proc/PID/stat`: one line of fields, the second of which may contain anything (TRAPS 13).
+//! `/proc/PID/stat`: one line of fields, the second of which may contain anything (trap 13).
 
 use crate::parse::{decimal, signed};
 
@@ -18,12 +18,12 @@ pub(crate) struct ProcStat {
 }
 
 impl ProcStat {
-    /// The number named a thread: stat answers for those too, though /proc does not list them (TRAPS 10).
+    /// The number named a thread: stat answers for those too, though /proc does not list them (trap 10).
     pub(crate) fn is_thread(&self) -> bool {
         self.exit_signal == -1
     }
 
-    /// All threads have ended. A leader that ended before its other threads is shown as `Z` too (TRAPS 4).
+    /// All threads have ended. A leader that ended before its other threads is shown as `Z` too (trap 4).
     pub(crate) fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') && self.num_threads == 1
     }

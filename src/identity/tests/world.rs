@@ -361,7 +361,7 @@ proptest! {
         }
     }
 
-    /// TRAPS 6, densely: all within one tick, or little more.
+    /// Trap 6, densely: all within one tick, or little more.
     #[test]
     fn reuse_within_one_tick_is_never_taken_for_the_same(
         pauses in prop::collection::vec(prop_oneof![4 => Just(0), 2 => Just(1), 1 => 1..=2 * MOMENTS], 2..20),

@@ -186,7 +186,7 @@ fn every_end_of_a_process_is_told_apart() {
         ('R', 1, false, false),
         ('Z', 1, true, false),
         ('X', 1, true, false),
-        // TRAPS 4: only the leader has ended.
+        // Trap 4: only the leader has ended.
         ('Z', 2, false, false),
         // Seen in a third of all reaps that are watched in a loop: nothing but the state is left.
         ('X', 0, false, true),

@@ -119,7 +119,7 @@ impl Handle {
         }
     }
 
-    /// The number of the process's inode in pidfs, which no other process of this boot gets (TRAPS 6, 7).
+    /// The number of the process's inode in pidfs, which no other process of this boot gets (traps 6, 7).
     fn unique_id(&self) -> Option<u64> {
         if self.kind != Kind::Pidfd || !self.world.pidfs {
             return None;

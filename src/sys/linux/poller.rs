@@ -68,7 +68,7 @@ impl Poller {
                 .map_err(|errno| failed(handle, errno))?;
             return Ok(Registration { copy: None });
         }
-        // One-shot: a pidfd stays readable for ever (TRAPS 8).
+        // One-shot: a pidfd stays readable for ever (trap 8).
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, key);
         match self.epoll.add(handle.as_fd(), event) {
             Ok(()) => Ok(Registration { copy: None }),
@@ -131,7 +131,7 @@ impl Poller {
         Ok(timer)
     }
 
-    /// Raises the soft limit of open files to the hard one when three quarters of it are used (TRAPS 20). The number of
+    /// Raises the soft limit of open files to the hard one when three quarters of it are used (trap 20). The number of
     /// a new descriptor is the lowest that was free, so it says how many are open.
     fn make_room(&self, handle: &Handle) {
         let number = handle.as_fd().as_raw_fd() as u64;

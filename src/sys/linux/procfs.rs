@@ -136,7 +136,7 @@ pub(super) fn parse_stat(pid: Pid, tried: &'static str, line: &[u8]) -> Result<P
 }
 
 /// What it means that /proc/PID cannot be opened or read. Hidden (hidepid) looks like gone there, but not to kill(2)
-/// (TRAPS 11).
+/// (trap 11).
 #[cold]
 pub(super) fn refused(pid: Pid, tried: &'static str, errno: Errno) -> Error {
     match errno {

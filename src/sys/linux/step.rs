@@ -125,7 +125,7 @@ fn read(pid: Pid, file: &OwnedFd) -> Result<ProcStat> {
     }
 }
 
-/// pidfd_open, with the second look that its errors need (TRAPS 9): a thread id is ENOENT or EINVAL, and so, for a
+/// pidfd_open, with the second look that its errors need (trap 9): a thread id is ENOENT or EINVAL, and so, for a
 /// moment, is a process that is about to end.
 #[inline]
 pub(super) fn open_pidfd(pid: Pid, tried: &'static str) -> Result<OwnedFd> {

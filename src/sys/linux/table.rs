@@ -33,7 +33,7 @@ pub(crate) fn parent_of(pid: Pid) -> Result<Option<Pid>> {
 }
 
 /// Visits every process in /proc with its parent, in ascending order. One that ends meanwhile is passed over; any
-/// other trouble fails the scan (TRAPS 12). Returns how many were passed over.
+/// other trouble fails the scan (trap 12). Returns how many were passed over.
 ///
 /// The kernel lists by ascending PID from wherever the last call stopped, so nothing that lives throughout is missed.
 pub(crate) fn scan(mut each: impl FnMut(Pid, Option<Pid>)) -> Result<usize> {
@@ -57,7 +57,7 @@ pub(crate) fn scan(mut each: impl FnMut(Pid, Option<Pid>)) -> Result<usize> {
 }
 
 /// How many processes and threads were ever created on this machine. Whatever happened between two equal readings, none
-/// was created, and so no PID was reused (TRAPS 1).
+/// was created, and so no PID was reused (trap 1).
 pub(crate) fn fork_count() -> Result<u64> {
     const TRIED: &str = "read the fork counter in /proc/stat";
     world()?.need_proc(None, TRIED)?;
@@ -67,7 +67,7 @@ pub(crate) fn fork_count() -> Result<u64> {
         .ok_or_else(|| Error::malformed(None, TRIED, "there is no line 'processes'"))
 }
 
-/// The PIDs of the children, from the kernel's own lists, one a thread (TRAPS 17).
+/// The PIDs of the children, from the kernel's own lists, one a thread (trap 17).
 ///
 /// The kernel can skip a child while another one is unlinked during the reading, and a thread's end moves its children
 /// to another thread's list. Both change what a second reading shows, so two equal readings are believed: a child

@@ -47,7 +47,7 @@ pub(super) enum Proc {
     Foreign,
 }
 
-/// The file system type of pidfds since Linux 6.9; before, they share an anonymous inode (TRAPS 7).
+/// The file system type of pidfds since Linux 6.9; before, they share an anonymous inode (trap 7).
 const PIDFS_MAGIC: FsType = FsType(0x5049_4446);
 
 /// # Errors
@@ -158,8 +158,7 @@ fn probe() -> Result<World, Errno> {
             world.info = offered(syscall::pidfd_info(fd.as_fd(), PidfdInfo::PID))?.is_some();
             world.signal = offered(syscall::pidfd_send_signal(fd.as_fd(), 0))?.is_some();
             // An inode number has 64 bits only where `ino_t` has.
-            world.pidfs = size_of::<libc::ino_t>() == 8
-                && offered(fstatfs(&fd))?.is_some_and(|fs| fs.filesystem_type() == PIDFS_MAGIC);
+            world.pidfs = size_of::<libc::ino_t>() == 8 && is_on_pidfs(&fd)?;
             let tid = Pid::from_raw(nix::unistd::gettid().as_raw()).unwrap_or(me);
             world.thread = offered(syscall::pidfd_open(tid, PIDFD_THREAD))?.is_some();
         }
@@ -191,6 +190,10 @@ fn offered<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
         Err(errno) if is_shortage(errno) => Err(errno),
         Err(_) => Ok(None),
     }
+}
+
+fn is_on_pidfs(fd: impl AsFd) -> Result<bool, Errno> {
+    Ok(offered(fstatfs(fd))?.is_some_and(|fs| fs.filesystem_type() == PIDFS_MAGIC))
 }
 
 fn is_shortage(errno: Errno) -> bool {
@@ -255,6 +258,32 @@ impl World {
                 tried,
                 "it takes /proc, and the one here shows another PID namespace; mount a fresh one (unshare --mount-proc)",
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trap 7: before pidfs every pidfd had the one inode of anonymous files, which must not pass for an identity.
+    #[test]
+    fn only_pidfs_numbers_processes() {
+        let anonymous = nix::sys::eventfd::EventFd::new().unwrap();
+        let another = nix::sys::eventfd::EventFd::new().unwrap();
+        let inode = |fd: &nix::sys::eventfd::EventFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(&anonymous), inode(&another), "the trap");
+        assert_eq!(is_on_pidfs(&anonymous), Ok(false));
+        assert_eq!(is_on_pidfs(std::fs::File::open("/proc/self").unwrap()), Ok(false));
+
+        let Ok(own) = syscall::pidfd_open(Pid::current(), 0) else {
+            return;
+        };
+        let parent = Pid::from_raw(nix::unistd::getppid().as_raw()).unwrap();
+        if is_on_pidfs(&own) == Ok(true) {
+            let parent = syscall::pidfd_open(parent, 0).unwrap();
+            let inodes = [&own, &parent].map(|fd| nix::sys::stat::fstat(fd).unwrap().st_ino);
+            assert_ne!(inodes[0], inodes[1]);
         }
     }
 }
