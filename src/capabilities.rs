@@ -41,6 +41,10 @@ pub enum Grade {
 ///
 /// [`is_limit`](crate::Error::is_limit) if there was no descriptor to try with.
 ///
+/// # Cost
+///
+/// For asking now and then: it starts and joins a thread and opens a socket pair, to try what only they can show.
+///
 /// # Example: refuse to start where a promise could not be kept
 ///
 /// ```

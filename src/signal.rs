@@ -54,7 +54,10 @@ impl FromStr for Signal {
     fn from_str(text: &str) -> Result<Signal> {
         let number = match crate::parse::decimal(text.as_bytes()) {
             Some(number) => i32::try_from(number).ok(),
-            None => crate::sys::signal_number(text.to_ascii_uppercase().trim_start_matches("SIG")),
+            None => {
+                let name = text.to_ascii_uppercase();
+                crate::sys::signal_number(name.strip_prefix("SIG").unwrap_or(&name))
+            }
         };
         number.and_then(Signal::new).ok_or_else(|| {
             Error::invalid(format!(
@@ -76,5 +79,40 @@ impl fmt::Display for Signal {
 impl fmt::Debug for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signal({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_as_people_write_them() {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigterm", 15),
+            ("SIGKILL", 9),
+            ("9", 9),
+            ("64", 64),
+            ("int", 2),
+        ] {
+            assert_eq!(text.parse::<Signal>().unwrap().number(), number, "{text}");
+        }
+        for bad in [
+            "",
+            "0",
+            "-9",
+            "65",
+            "SIG",
+            "SIGSIGTERM",
+            "TERM ",
+            "NOSUCH",
+            "99999999999",
+        ] {
+            let error = bad.parse::<Signal>().expect_err(bad);
+            assert!(error.is_invalid() && error.to_string().contains(bad), "{error}");
+        }
+        assert_eq!(Signal::TERM.to_string(), "SIGTERM");
+        assert_eq!(Signal::new(50).unwrap().to_string(), "signal 50");
     }
 }

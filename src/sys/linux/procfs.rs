@@ -136,21 +136,18 @@ pub(super) fn parse_stat(pid: Pid, tried: &'static str, line: &[u8]) -> Result<P
 }
 
 /// What it means that /proc/PID cannot be opened or read. Hidden (hidepid) looks like gone there, but not to kill(2)
-/// (trap 11).
+/// (trap 11); and one that is there after all has the PID of the one that is gone.
 #[cold]
 pub(super) fn refused(pid: Pid, tried: &'static str, errno: Errno) -> Error {
+    let exists = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.raw()), None) != Err(Errno::ESRCH);
+    let visible = || nix::sys::stat::stat(ProcPath::new(pid, "").as_c_str()).is_ok();
     match errno {
-        Errno::ESRCH => Error::gone(pid, tried),
-        Errno::ENOENT
-            if nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.raw()), None) == Err(Errno::ESRCH) =>
-        {
-            Error::gone(pid, tried)
-        }
-        Errno::ENOENT => Error::denied(
+        Errno::ENOENT if exists() && !visible() => Error::denied(
             pid,
             tried,
             "it exists, but /proc is mounted so that this user cannot see it (hidepid)",
         ),
+        Errno::ENOENT | Errno::ESRCH => Error::gone(pid, tried),
         errno => Error::os(pid, tried, errno.into()),
     }
 }
