@@ -139,11 +139,7 @@ impl Walk {
     #[inline]
     fn from(pid: Pid) -> Result<Walk> {
         let since = Since::now()?;
-        Ok(Walk {
-            start: pid,
-            since,
-            step: Step::pin(pid)?,
-        })
+        Ok(Walk { start: pid, since, step: Step::pin(pid)? })
     }
 
     /// Goes to the parent; but only names it, without pinning it, if it is `stop`.
@@ -151,11 +147,7 @@ impl Walk {
     fn up(&mut self, stop: Option<Pid>) -> Result<Up> {
         self.link(stop).or_else(|error| {
             // It is the start that ended, or something above it.
-            if error.is_gone() && self.step.pid() != self.start {
-                Ok(Up::Lost)
-            } else {
-                Err(error)
-            }
+            if error.is_gone() && self.step.pid() != self.start { Ok(Up::Lost) } else { Err(error) }
         })
     }
 

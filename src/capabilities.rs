@@ -6,6 +6,7 @@ use crate::sys;
 /// What this machine, kernel and sandbox let the crate promise; see [`capabilities`].
 #[derive(Clone, Debug)]
 pub struct Capabilities {
+    pub(crate) backend: &'static str,
     pub(crate) all: Vec<Capability>,
 }
 
@@ -61,6 +62,11 @@ pub fn capabilities() -> Result<Capabilities> {
 }
 
 impl Capabilities {
+    /// Returns by what processes are pinned and asked here, in a few words.
+    pub fn backend(&self) -> &'static str {
+        self.backend
+    }
+
     /// Iterates over the questions.
     pub fn iter(&self) -> std::slice::Iter<'_, Capability> {
         self.all.iter()
@@ -85,12 +91,7 @@ impl<'a> IntoIterator for &'a Capabilities {
 
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Capability {
-            question,
-            grade,
-            reason,
-        } in self
-        {
+        for Capability { question, grade, reason } in self {
             writeln!(f, "{question:<12} {:<12} {reason}", grade.to_string())?;
         }
         Ok(())

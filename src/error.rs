@@ -105,13 +105,7 @@ impl Error {
         tried: &'static str,
         reason: impl Into<Cow<'static, str>>,
     ) -> Error {
-        Error(Box::new(Inner {
-            kind,
-            pid: pid.into(),
-            tried,
-            reason: reason.into(),
-            source: None,
-        }))
+        Error(Box::new(Inner { kind, pid: pid.into(), tried, reason: reason.into(), source: None }))
     }
 
     #[cold]
@@ -121,12 +115,7 @@ impl Error {
 
     #[cold]
     pub(crate) fn reused(pid: Pid, tried: &'static str) -> Error {
-        Error::new(
-            Kind::Gone,
-            pid,
-            tried,
-            "it has ended, and its PID names another process now",
-        )
+        Error::new(Kind::Gone, pid, tried, "it has ended, and its PID names another process now")
     }
 
     #[cold]
@@ -169,10 +158,7 @@ impl Error {
 
     #[cold]
     pub(crate) fn not_a_pid(text: &str) -> Error {
-        let reason = format!(
-            "{text:?} is not a process ID: expected a number from 1 to {}",
-            i32::MAX
-        );
+        let reason = format!("{text:?} is not a process ID: expected a number from 1 to {}", i32::MAX);
         Error::new(Kind::Invalid, None, "", reason)
     }
 
@@ -194,15 +180,11 @@ impl Error {
         use io::ErrorKind;
         let (kind, reason) = match source.kind() {
             ErrorKind::PermissionDenied => (Kind::Denied, "the kernel denies it to this user"),
-            ErrorKind::Unsupported => (
-                Kind::Unsupported,
-                "this kernel or sandbox does not offer the call",
-            ),
+            ErrorKind::Unsupported => (Kind::Unsupported, "this kernel or sandbox does not offer the call"),
             ErrorKind::OutOfMemory => (Kind::Limit, "the kernel is out of memory"),
-            ErrorKind::StorageFull => (
-                Kind::Limit,
-                "this user's epoll watches are used up; raise fs.epoll.max_user_watches",
-            ),
+            ErrorKind::StorageFull => {
+                (Kind::Limit, "this user's epoll watches are used up; raise fs.epoll.max_user_watches")
+            }
             _ if crate::sys::is_fd_limit(&source) => (
                 Kind::Limit,
                 "file descriptors are used up; raise the limit (ulimit -n) or hold fewer processes",
@@ -217,13 +199,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            pid,
-            tried,
-            reason,
-            source,
-            ..
-        } = &*self.0;
+        let Inner { pid, tried, reason, source, .. } = &*self.0;
         match (tried.is_empty(), pid) {
             (true, _) => {}
             (false, Some(pid)) => write!(f, "cannot {tried} process {pid}: ")?,

@@ -127,19 +127,7 @@ mod tests {
 
     #[test]
     fn only_numbers_a_process_can_have_are_pids() {
-        for bad in [
-            "",
-            "0",
-            "-1",
-            "+5",
-            " 5",
-            "5 ",
-            "05",
-            "2147483648",
-            "99999999999",
-            "5x",
-            "٣",
-        ] {
+        for bad in ["", "0", "-1", "+5", " 5", "5 ", "05", "2147483648", "99999999999", "5x", "٣"] {
             let error = bad.parse::<Pid>().expect_err(bad);
             assert!(error.is_invalid(), "{bad}: {error}");
             assert!(error.to_string().contains(bad), "{error} does not name {bad:?}");

@@ -151,10 +151,7 @@ impl Process {
     }
 
     fn from_handle(handle: sys::Handle) -> Process {
-        Process {
-            handle: Arc::new(handle),
-            identity: OnceLock::new(),
-        }
+        Process { handle: Arc::new(handle), identity: OnceLock::new() }
     }
 
     /// Returns the PID. It is valid for other interfaces while this process has not been reaped.
@@ -207,9 +204,7 @@ impl Process {
     /// Ends after an error. An ancestor that is reaped before its own parent was read is such an error
     /// ([`is_gone`](Error::is_gone), with its PID): who adopted its children is for the caller to ask anew.
     pub fn ancestors(&self) -> Ancestors {
-        Ancestors {
-            next: Some(self.clone()),
-        }
+        Ancestors { next: Some(self.clone()) }
     }
 
     /// Returns whether this process descends from `root`; a process does not descend from itself.
@@ -339,11 +334,7 @@ impl Process {
     ///
     /// One poll(2) on the pidfd. Where there are no pidfds there is no event either: then it looks every 1 to 20 ms.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
-        if self.handle.wait(timeout)? {
-            Ok(Some(self.handle.exit_status()))
-        } else {
-            Ok(None)
-        }
+        if self.handle.wait(timeout)? { Ok(Some(self.handle.exit_status())) } else { Ok(None) }
     }
 
     /// Sends a signal to this process; never to another, whoever has its PID.

@@ -34,11 +34,7 @@ impl Signal {
     /// Makes a signal of its number; `None` below 1 and above 64. Signal 0 is none: ask
     /// [`Process::state`](crate::Process::state) instead.
     pub const fn new(number: i32) -> Option<Signal> {
-        if number >= 1 && number <= 64 {
-            Some(Signal(number))
-        } else {
-            None
-        }
+        if number >= 1 && number <= 64 { Some(Signal(number)) } else { None }
     }
 
     /// Returns the number.
@@ -88,27 +84,12 @@ mod tests {
 
     #[test]
     fn signals_are_read_as_people_write_them() {
-        for (text, number) in [
-            ("TERM", 15),
-            ("sigterm", 15),
-            ("SIGKILL", 9),
-            ("9", 9),
-            ("64", 64),
-            ("int", 2),
-        ] {
+        for (text, number) in
+            [("TERM", 15), ("sigterm", 15), ("SIGKILL", 9), ("9", 9), ("64", 64), ("int", 2)]
+        {
             assert_eq!(text.parse::<Signal>().unwrap().number(), number, "{text}");
         }
-        for bad in [
-            "",
-            "0",
-            "-9",
-            "65",
-            "SIG",
-            "SIGSIGTERM",
-            "TERM ",
-            "NOSUCH",
-            "99999999999",
-        ] {
+        for bad in ["", "0", "-9", "65", "SIG", "SIGSIGTERM", "TERM ", "NOSUCH", "99999999999"] {
             let error = bad.parse::<Signal>().expect_err(bad);
             assert!(error.is_invalid() && error.to_string().contains(bad), "{error}");
         }

@@ -69,11 +69,7 @@ impl Snapshot {
         entries.dedup_by_key(|entry| entry.pid);
         let mut by_parent: Vec<u32> = (0..entries.len() as u32).collect();
         by_parent.sort_by_key(|&position| entries[position as usize].parent);
-        Snapshot {
-            entries,
-            by_parent,
-            proven,
-        }
+        Snapshot { entries, by_parent, proven }
     }
 
     /// Returns whether no process was created, on the whole machine, while the table was read (the kernel's fork counter
@@ -94,9 +90,7 @@ impl Snapshot {
 
     /// Returns the children of a process, by ascending PID.
     pub fn children(&self, pid: Pid) -> impl ExactSizeIterator<Item = &Entry> {
-        self.by_parent[self.positions(pid)]
-            .iter()
-            .map(|&position| &self.entries[position as usize])
+        self.by_parent[self.positions(pid)].iter().map(|&position| &self.entries[position as usize])
     }
 
     /// Returns everything below a process, parents before their children. The process itself is not among them.
@@ -145,9 +139,7 @@ impl Snapshot {
     /// Where in `by_parent` the children of a process are.
     fn positions(&self, pid: Pid) -> Range<usize> {
         let parent = |position: &u32| self.entries[*position as usize].parent;
-        let start = self
-            .by_parent
-            .partition_point(|position| parent(position) < Some(pid));
+        let start = self.by_parent.partition_point(|position| parent(position) < Some(pid));
         let count = self.by_parent[start..].partition_point(|position| parent(position) == Some(pid));
         start..start + count
     }

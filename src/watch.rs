@@ -192,11 +192,7 @@ impl ProcessWatcher {
                 self.poller.remove(&watch.handle, registration, key);
             }
         }
-        Some(Exited {
-            key: WatchKey(key),
-            identity,
-            status,
-        })
+        Some(Exited { key: WatchKey(key), identity, status })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Watched>> {

@@ -16,11 +16,7 @@ fn a_chain_is_walked_link_by_link() {
     assert_eq!(found[..expected.len() - 1], expected[1..]);
     assert!(found.contains(&Process::current().unwrap().pid()));
 
-    let pinned: Vec<_> = Process::open(leaf)
-        .unwrap()
-        .ancestors()
-        .map(|step| step.unwrap().pid())
-        .collect();
+    let pinned: Vec<_> = Process::open(leaf).unwrap().ancestors().map(|step| step.unwrap().pid()).collect();
     assert_eq!(pinned, found);
     for &above in &expected[1..] {
         assert!(is_descendant(leaf, above).unwrap());
@@ -28,18 +24,9 @@ fn a_chain_is_walked_link_by_link() {
     }
     assert_eq!(parent_of(leaf).unwrap(), Some(expected[1]));
 
-    let family: Vec<_> = Process::open(root)
-        .unwrap()
-        .descendants()
-        .unwrap()
-        .iter()
-        .map(Process::pid)
-        .collect();
-    assert_eq!(
-        family,
-        expected.iter().rev().skip(1).copied().collect::<Vec<_>>(),
-        "parents before children"
-    );
+    let family: Vec<_> =
+        Process::open(root).unwrap().descendants().unwrap().iter().map(Process::pid).collect();
+    assert_eq!(family, expected.iter().rev().skip(1).copied().collect::<Vec<_>>(), "parents before children");
 }
 
 #[test]
@@ -99,17 +86,10 @@ fn a_kernel_thread_is_a_process_like_any_other() {
 
 #[test]
 fn the_first_process_of_a_namespace_has_no_parent_in_it() {
-    stage(
-        "the_first_process_of_a_namespace_has_no_parent_in_it",
-        &["in-ns", "pid,mount"],
-        || {
-            assert_eq!(parent_of(pid(1)).unwrap(), None);
-            assert_eq!(
-                ancestors_of(Process::current().unwrap().pid()).unwrap().last(),
-                Some(&pid(1))
-            );
-        },
-    );
+    stage("the_first_process_of_a_namespace_has_no_parent_in_it", &["in-ns", "pid,mount"], || {
+        assert_eq!(parent_of(pid(1)).unwrap(), None);
+        assert_eq!(ancestors_of(Process::current().unwrap().pid()).unwrap().last(), Some(&pid(1)));
+    });
 }
 
 #[test]
@@ -155,10 +135,7 @@ fn an_orphan_descends_by_session_from_its_leader() {
     // No chain of parents leads there any more.
     assert!(!ancestors_of(pid(orphan.pid)).unwrap().contains(&pid(leader.pid)));
     assert!(is_descendant(pid(orphan.pid), pid(leader.pid)).unwrap());
-    let (orphan, leader) = (
-        Process::open(pid(orphan.pid)).unwrap(),
-        Process::open(pid(leader.pid)).unwrap(),
-    );
+    let (orphan, leader) = (Process::open(pid(orphan.pid)).unwrap(), Process::open(pid(leader.pid)).unwrap());
     assert!(orphan.is_descendant_of(&leader).unwrap());
     assert!(!leader.is_descendant_of(&orphan).unwrap());
     assert!(!leader.is_descendant_of(&leader).unwrap());
@@ -196,19 +173,7 @@ fn an_orphan_of_no_session_leader_is_not_claimed() {
 fn any_name_is_read_past() {
     // Trap 13. The name ends with what looks like the rest of a stat line.
     let family = Family::spawn(
-        &[
-            "name",
-            r"a)\sR\s1\s(\n)",
-            "say",
-            "root",
-            "fork",
-            "[",
-            "say",
-            "kid",
-            "pause",
-            "]",
-            "pause",
-        ][..],
+        &["name", r"a)\sR\s1\s(\n)", "say", "root", "fork", "[", "say", "kid", "pause", "]", "pause"][..],
     );
     let (root, kid) = (family.fact("root"), family.fact("kid"));
     let comm = std::fs::read_to_string(format!("/proc/{}/comm", root.pid)).unwrap();
@@ -218,14 +183,7 @@ fn any_name_is_read_past() {
         let table = Snapshot::capture().unwrap();
         assert_eq!(table.get(pid(fact.pid)).unwrap().parent, Some(pid(fact.ppid)));
         let identity = *Process::open(pid(fact.pid)).unwrap().identity();
-        let oracle = procfs::process::Process::new(fact.pid as i32)
-            .unwrap()
-            .stat()
-            .unwrap()
-            .starttime;
-        assert!(
-            identity.to_string().contains(&format!("{oracle}:")),
-            "{identity} started at {oracle}"
-        );
+        let oracle = procfs::process::Process::new(fact.pid as i32).unwrap().stat().unwrap().starttime;
+        assert!(identity.to_string().contains(&format!("{oracle}:")), "{identity} started at {oracle}");
     }
 }

@@ -20,11 +20,8 @@ fn readable(fd: impl AsFd, timeout: PollTimeout) -> bool {
 fn a_watcher_that_has_reported_is_quiet_though_nobody_reaps() {
     let mut children = idle_children(100);
     let watcher = ProcessWatcher::new().unwrap();
-    let processes: Vec<_> = children
-        .pids()
-        .iter()
-        .map(|&number| Process::open(pid(number)).unwrap())
-        .collect();
+    let processes: Vec<_> =
+        children.pids().iter().map(|&number| Process::open(pid(number)).unwrap()).collect();
     for process in &processes {
         watcher.watch(process).unwrap();
     }
@@ -36,32 +33,19 @@ fn a_watcher_that_has_reported_is_quiet_though_nobody_reaps() {
         ends.push(watcher.wait(Some(DEADLINE)).unwrap().expect("all of them end"));
         watcher.drain(&mut ends).unwrap();
     }
-    assert!(
-        ends.iter().all(|end| end.status == ExitStatus::Signal(9)),
-        "{ends:?}"
-    );
+    assert!(ends.iter().all(|end| end.status == ExitStatus::Signal(9)), "{ends:?}");
     let keys: std::collections::HashSet<_> = ends.iter().map(|end| end.key).collect();
     assert_eq!((keys.len(), watcher.len()), (100, 0), "each once");
 
     // Unreaped, every one of them; the control's descriptors are readable for ever, the watcher's is not.
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state().unwrap() == State::Zombie)
-    );
+    assert!(processes.iter().all(|process| process.state().unwrap() == State::Zombie));
     assert!(!readable(&watcher, PollTimeout::from(100_u8)), "a spin");
     if let Some(raw) = raw_pidfd(children.pids()[0]) {
         let control = Epoll::new(EpollCreateFlags::empty()).unwrap();
-        control
-            .add(&raw, EpollEvent::new(EpollFlags::EPOLLIN, 0))
-            .unwrap();
+        control.add(&raw, EpollEvent::new(EpollFlags::EPOLLIN, 0)).unwrap();
         for _ in 0..3 {
             assert!(readable(&control.0, PollTimeout::ZERO), "the trap");
-            assert_eq!(
-                control.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO),
-                Ok(1),
-                "the trap"
-            );
+            assert_eq!(control.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO), Ok(1), "the trap");
         }
     }
     (0..100).for_each(|index| children.reap_one(index));
@@ -97,10 +81,7 @@ fn signals_are_told_by_number_real_time_ones_too() {
         let process = Process::open(pid(kid.pid)).unwrap();
         family.poke(kid.pid);
         // A zombie that is not our child.
-        assert_eq!(
-            process.wait(Some(DEADLINE)).unwrap(),
-            Some(ExitStatus::Signal(signal))
-        );
+        assert_eq!(process.wait(Some(DEADLINE)).unwrap(), Some(ExitStatus::Signal(signal)));
     }
 }
 
@@ -114,22 +95,15 @@ fn the_status_of_a_reaped_stranger_is_told_or_unknown() {
     family.fact("reaped");
     assert_eq!(process.state().unwrap(), State::Gone);
     let told = capabilities().unwrap().grade("exit-status") == Grade::Proven;
-    let expected = if told {
-        ExitStatus::Code(5)
-    } else {
-        ExitStatus::Unknown
-    };
+    let expected = if told { ExitStatus::Code(5) } else { ExitStatus::Unknown };
     assert_eq!(process.wait(None).unwrap(), Some(expected));
 }
 
 #[test]
 fn an_end_before_the_watch_is_reported_at_once() {
     let mut children = idle_children(2);
-    let processes: Vec<_> = children
-        .pids()
-        .iter()
-        .map(|&number| Process::open(pid(number)).unwrap())
-        .collect();
+    let processes: Vec<_> =
+        children.pids().iter().map(|&number| Process::open(pid(number)).unwrap()).collect();
     (0..2).for_each(|index| children.signal_one(index, 9));
     children.reap_one(0);
     let watcher = ProcessWatcher::new().unwrap();
@@ -186,10 +160,7 @@ fn many_threads_may_wait_and_each_end_goes_to_one() {
             })
             .collect();
         (0..200).for_each(|index| children.kill_one(index));
-        waiters
-            .into_iter()
-            .flat_map(|waiter| waiter.join().unwrap())
-            .collect::<Vec<_>>()
+        waiters.into_iter().flat_map(|waiter| waiter.join().unwrap()).collect::<Vec<_>>()
     });
     let keys: std::collections::HashSet<_> = ends.iter().map(|end| end.key).collect();
     assert_eq!((ends.len(), keys.len()), (200, 200));
@@ -240,10 +211,7 @@ fn a_group_may_outlive_its_leader() {
     assert_eq!(process.state().unwrap(), State::Gone);
     assert!(Process::open(pid(leader.pid)).unwrap_err().is_gone());
     assert!(process.signal(Signal::TERM).unwrap_err().is_gone());
-    assert_eq!(
-        Process::open(pid(member.pid)).unwrap().state().unwrap(),
-        State::Running
-    );
+    assert_eq!(Process::open(pid(member.pid)).unwrap().state().unwrap(), State::Running);
 }
 
 #[test]
@@ -251,10 +219,7 @@ fn a_signal_arrives_and_a_zombie_ignores_it() {
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();
     let process = Process::from_child(&child).unwrap();
     process.signal(Signal::TERM).unwrap();
-    assert_eq!(
-        process.wait(Some(DEADLINE)).unwrap(),
-        Some(ExitStatus::Signal(15))
-    );
+    assert_eq!(process.wait(Some(DEADLINE)).unwrap(), Some(ExitStatus::Signal(15)));
     process.signal(Signal::KILL).unwrap();
     child.wait().unwrap();
     assert!(process.signal(Signal::KILL).unwrap_err().is_gone());

@@ -17,26 +17,14 @@ fn children_of_every_thread_are_children() {
     let family = Family::spawn(
         "thread [ fork [ say one pause ] say first pause ] thread [ fork [ say two pause ] say second pause ] fork [ say three pause ] say main pause",
     );
-    let expected: BTreeSet<_> = ["one", "two", "three"]
-        .iter()
-        .map(|name| pid(family.fact(name).pid))
-        .collect();
+    let expected: BTreeSet<_> =
+        ["one", "two", "three"].iter().map(|name| pid(family.fact(name).pid)).collect();
     let (main, first) = (family.fact("main"), family.fact("first"));
     let of_main_thread = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", main.pid));
-    pidigree_testkit::require!(
-        of_main_thread,
-        "the kernel was built without CONFIG_PROC_CHILDREN"
-    );
-    assert_eq!(
-        of_main_thread.unwrap().split_whitespace().count(),
-        1,
-        "the trap: the list is of one thread"
-    );
+    pidigree_testkit::require!(of_main_thread, "the kernel was built without CONFIG_PROC_CHILDREN");
+    assert_eq!(of_main_thread.unwrap().split_whitespace().count(), 1, "the trap: the list is of one thread");
     assert_ne!(first.tid, main.tid);
-    assert_eq!(
-        pids(&Process::open(pid(main.pid)).unwrap().children().unwrap()),
-        expected
-    );
+    assert_eq!(pids(&Process::open(pid(main.pid)).unwrap().children().unwrap()), expected);
 }
 
 #[test]
@@ -47,9 +35,7 @@ fn a_threads_children_stay_when_it_ends() {
     let process = Process::open(pid(main.pid)).unwrap();
     assert_eq!(pids(&process.children().unwrap()), BTreeSet::from([pid(kid.pid)]));
     family.poke(worker.pid);
-    pidigree_testkit::eventually("the thread has ended", || {
-        Process::from_thread(pid(worker.tid)).err()
-    });
+    pidigree_testkit::eventually("the thread has ended", || Process::from_thread(pid(worker.tid)).err());
     assert_eq!(pids(&process.children().unwrap()), BTreeSet::from([pid(kid.pid)]));
 }
 
@@ -58,19 +44,12 @@ fn a_child_that_stays_is_listed_while_others_come_and_go() {
     let family = Family::spawn(
         "fork [ say steady pause ] fork [ fork [ say deep pause ] say middle pause ] say root storm 0",
     );
-    let (steady, middle, deep, root) = (
-        family.fact("steady"),
-        family.fact("middle"),
-        family.fact("deep"),
-        family.fact("root"),
-    );
+    let (steady, middle, deep, root) =
+        (family.fact("steady"), family.fact("middle"), family.fact("deep"), family.fact("root"));
     let process = Process::open(pid(root.pid)).unwrap();
     for _ in 0..300 {
         let children = pids(&process.children().unwrap());
-        assert!(
-            children.is_superset(&BTreeSet::from([pid(steady.pid), pid(middle.pid)])),
-            "{children:?}"
-        );
+        assert!(children.is_superset(&BTreeSet::from([pid(steady.pid), pid(middle.pid)])), "{children:?}");
         let family = pids(&process.descendants().unwrap());
         assert!(
             family.is_superset(&BTreeSet::from([pid(steady.pid), pid(middle.pid), pid(deep.pid)])),
@@ -89,18 +68,12 @@ fn a_table_read_during_a_storm_misses_nobody_who_stays() {
     for _ in 0..200 {
         let table = Snapshot::capture().expect("a process that ends under the scan does not fail it");
         for &number in steady.pids() {
-            assert_eq!(
-                table.get(pid(number)).expect("it lived throughout").parent,
-                Some(me)
-            );
+            assert_eq!(table.get(pid(number)).expect("it lived throughout").parent, Some(me));
         }
         assert!(table.is_descendant(pid(steady.pids()[0]), pid(1)));
         unproven += usize::from(!table.is_proven());
     }
-    assert!(
-        unproven > 0,
-        "processes were created all the time, and the table noticed"
-    );
+    assert!(unproven > 0, "processes were created all the time, and the table noticed");
 }
 
 #[test]

@@ -46,10 +46,7 @@ fn parent_of_and_is_descendant_allocate_nothing() {
     // The first call finds out what the kernel offers.
     parent_of(leaf).unwrap();
 
-    assert!(
-        allocations(|| drop(std::hint::black_box(vec![0; 8]))) > 0,
-        "the counter does not count"
-    );
+    assert!(allocations(|| drop(std::hint::black_box(vec![0; 8]))) > 0, "the counter does not count");
     let count = allocations(|| {
         for _ in 0..100 {
             assert_eq!(parent_of(root).unwrap(), Some(pid(std::process::id())));

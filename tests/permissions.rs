@@ -47,9 +47,7 @@ fn another_users_undumpable_process_is_alive() {
         assert_eq!(process.state().unwrap(), State::Running);
         assert!(process.parent().unwrap().is_some());
         assert_ne!(
-            process
-                .identity()
-                .same_process(Process::open(pid(root.pid)).unwrap().identity()),
+            process.identity().same_process(Process::open(pid(root.pid)).unwrap().identity()),
             Sameness::Different
         );
         assert_eq!(process.wait(Some(Duration::from_millis(20))).unwrap(), None);
@@ -59,65 +57,46 @@ fn another_users_undumpable_process_is_alive() {
 
 #[test]
 fn another_users_process_cannot_be_signalled() {
-    stage(
-        "another_users_process_cannot_be_signalled",
-        &["in-ns", "pid,mount", "--uid", NOBODY],
-        || {
-            let init = Process::open(pid(1)).unwrap();
-            let error = init.signal(Signal::TERM).expect_err("it is root's");
-            assert!(error.is_denied() && !error.is_gone(), "{error}");
-            assert_eq!(init.state().unwrap(), State::Running);
-            assert_eq!(init.wait(Some(Duration::ZERO)).unwrap(), None);
-        },
-    );
+    stage("another_users_process_cannot_be_signalled", &["in-ns", "pid,mount", "--uid", NOBODY], || {
+        let init = Process::open(pid(1)).unwrap();
+        let error = init.signal(Signal::TERM).expect_err("it is root's");
+        assert!(error.is_denied() && !error.is_gone(), "{error}");
+        assert_eq!(init.state().unwrap(), State::Running);
+        assert_eq!(init.wait(Some(Duration::ZERO)).unwrap(), None);
+    });
 }
 
 #[test]
 fn a_hidden_process_is_not_gone() {
     let name = "a_hidden_process_is_not_gone";
-    stage(
-        name,
-        &["in-ns", "pid,mount", "--hidepid", "2", "--uid", NOBODY],
-        || {
-            // The first process of this world is root's.
-            let hidden = pid(1);
-            assert!(!std::path::Path::new("/proc/1").exists(), "the trap");
-            let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None);
-            assert_eq!(killed, Err(nix::errno::Errno::EPERM), "the trap");
-            assert_eq!(
-                Snapshot::capture().unwrap().get(hidden),
-                None,
-                "hidden from a table"
-            );
+    stage(name, &["in-ns", "pid,mount", "--hidepid", "2", "--uid", NOBODY], || {
+        // The first process of this world is root's.
+        let hidden = pid(1);
+        assert!(!std::path::Path::new("/proc/1").exists(), "the trap");
+        let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None);
+        assert_eq!(killed, Err(nix::errno::Errno::EPERM), "the trap");
+        assert_eq!(Snapshot::capture().unwrap().get(hidden), None, "hidden from a table");
 
-            if asks_the_process() {
-                assert_eq!(parent_of(hidden).unwrap(), None);
-                assert!(
-                    ancestors_of(Process::current().unwrap().pid())
-                        .unwrap()
-                        .contains(&hidden)
-                );
-            } else {
-                let error = parent_of(hidden).expect_err("only /proc could tell");
+        if asks_the_process() {
+            assert_eq!(parent_of(hidden).unwrap(), None);
+            assert!(ancestors_of(Process::current().unwrap().pid()).unwrap().contains(&hidden));
+        } else {
+            let error = parent_of(hidden).expect_err("only /proc could tell");
+            assert!(error.is_denied() && !error.is_gone(), "{error}");
+        }
+        match Process::open(hidden) {
+            Ok(process) => {
+                assert_eq!(process.state().unwrap(), State::Running);
+                assert_eq!(process.wait(Some(Duration::ZERO)).unwrap(), None);
+                assert_eq!(process.identity().start_time(), None);
+            }
+            Err(error) => {
+                assert_ne!(capabilities().unwrap().grade("exit"), Grade::Proven);
                 assert!(error.is_denied() && !error.is_gone(), "{error}");
             }
-            match Process::open(hidden) {
-                Ok(process) => {
-                    assert_eq!(process.state().unwrap(), State::Running);
-                    assert_eq!(process.wait(Some(Duration::ZERO)).unwrap(), None);
-                    assert_eq!(process.identity().start_time(), None);
-                }
-                Err(error) => {
-                    assert_ne!(capabilities().unwrap().grade("exit"), Grade::Proven);
-                    assert!(error.is_denied() && !error.is_gone(), "{error}");
-                }
-            }
-            assert!(
-                Process::open(pid(4_194_305)).unwrap_err().is_gone(),
-                "nothing is there to hide"
-            );
-        },
-    );
+        }
+        assert!(Process::open(pid(4_194_305)).unwrap_err().is_gone(), "nothing is there to hide");
+    });
 }
 
 #[test]
@@ -132,10 +111,7 @@ fn a_hidden_process_tells_its_exit_status_once_reaped() {
         let (kid, root) = (family.fact("kid"), family.fact("root"));
         let process = Process::open(pid(kid.pid)).unwrap();
         become_user(65534);
-        assert!(
-            !std::path::Path::new(&format!("/proc/{}", kid.pid)).exists(),
-            "the trap"
-        );
+        assert!(!std::path::Path::new(&format!("/proc/{}", kid.pid)).exists(), "the trap");
         assert_eq!(process.parent().unwrap().unwrap().pid(), pid(root.pid));
         become_user(0);
         family.poke(kid.pid);

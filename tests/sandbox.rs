@@ -18,11 +18,7 @@ fn everything_but(missing: &[&str]) {
     let here = capabilities().unwrap();
     for capability in &here {
         let unavailable = capability.grade == Grade::Unavailable;
-        assert_eq!(
-            unavailable,
-            missing.contains(&capability.question),
-            "{capability:?}"
-        );
+        assert_eq!(unavailable, missing.contains(&capability.question), "{capability:?}");
     }
 
     let chain = chain(5);
@@ -44,10 +40,7 @@ fn everything_but(missing: &[&str]) {
         "thread [ say worker pause ] fork [ say kid await exit 3 ] say main await reap say reaped pause",
     );
     let (worker, kid, main) = (family.fact("worker"), family.fact("kid"), family.fact("main"));
-    assert_eq!(
-        Process::from_thread(pid(worker.tid)).unwrap().pid(),
-        pid(main.pid)
-    );
+    assert_eq!(Process::from_thread(pid(worker.tid)).unwrap().pid(), pid(main.pid));
     assert!(Process::open(pid(worker.tid)).unwrap_err().is_thread());
 
     let kid_process = Process::open(pid(kid.pid)).unwrap();
@@ -55,11 +48,7 @@ fn everything_but(missing: &[&str]) {
     let key = watcher.watch(&kid_process).unwrap();
     family.poke(kid.pid);
     let exited = watcher.wait(Some(DEADLINE)).unwrap().unwrap();
-    assert_eq!(
-        (exited.key, exited.status),
-        (key, ExitStatus::Code(3)),
-        "a zombie of our own user"
-    );
+    assert_eq!((exited.key, exited.status), (key, ExitStatus::Code(3)), "a zombie of our own user");
     assert_eq!(kid_process.state().unwrap(), State::Zombie);
     family.poke(main.pid);
     family.fact("reaped");
@@ -70,10 +59,7 @@ fn everything_but(missing: &[&str]) {
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();
     let process = Process::from_child(&child).unwrap();
     match process.signal(Signal::TERM) {
-        Ok(()) => assert_eq!(
-            process.wait(Some(DEADLINE)).unwrap(),
-            Some(ExitStatus::Signal(15))
-        ),
+        Ok(()) => assert_eq!(process.wait(Some(DEADLINE)).unwrap(), Some(ExitStatus::Signal(15))),
         Err(error) => {
             assert!(missing.contains(&"signal") && error.is_unsupported(), "{error}");
             child.kill().unwrap();
@@ -91,11 +77,7 @@ fn everything_but(missing: &[&str]) {
 
 /// What is missing where nothing is denied: only what the forced fallback takes away.
 fn missing_anyway() -> Vec<&'static str> {
-    if cfg!(pidigree_force_procfs) {
-        vec!["peer"]
-    } else {
-        vec![]
-    }
+    if cfg!(pidigree_force_procfs) { vec!["peer"] } else { vec![] }
 }
 
 #[test]
@@ -116,26 +98,20 @@ fn pidfd_open_denied() {
 #[test]
 fn pidfd_get_info_denied() {
     for errno in ["EPERM", "ENOTTY", "EINVAL"] {
-        stage(
-            "pidfd_get_info_denied",
-            &["deny", errno, "ioctl:PIDFD_GET_INFO"],
-            || everything_but(&missing_anyway()),
-        );
+        stage("pidfd_get_info_denied", &["deny", errno, "ioctl:PIDFD_GET_INFO"], || {
+            everything_but(&missing_anyway())
+        });
     }
 }
 
 #[test]
 fn pidfd_send_signal_denied() {
     for errno in ["EPERM", "ENOSYS"] {
-        stage(
-            "pidfd_send_signal_denied",
-            &["deny", errno, "pidfd_send_signal"],
-            || {
-                let mut missing = missing_anyway();
-                missing.push("signal");
-                everything_but(&missing);
-            },
-        );
+        stage("pidfd_send_signal_denied", &["deny", errno, "pidfd_send_signal"], || {
+            let mut missing = missing_anyway();
+            missing.push("signal");
+            everything_but(&missing);
+        });
     }
 }
 

@@ -10,22 +10,14 @@ use pidigree_testkit::{DEADLINE, idle_children};
 
 #[test]
 fn every_end_comes_down_the_stream_once() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut children = idle_children(50);
         let mut exits = ProcessWatcher::new().unwrap().into_stream().unwrap();
         let mut keys: Vec<_> = children
             .pids()
             .iter()
-            .map(|&number| {
-                exits
-                    .watcher()
-                    .watch(&Process::open(pid(number)).unwrap())
-                    .unwrap()
-            })
+            .map(|&number| exits.watcher().watch(&Process::open(pid(number)).unwrap()).unwrap())
             .collect();
 
         // Nothing has ended: it waits, and others run meanwhile.

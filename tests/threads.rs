@@ -10,20 +10,14 @@ use pidigree_testkit::{DEADLINE, Family, eventually};
 
 /// What stat says: one letter, of the main thread only.
 fn letter_of_main_thread(number: u32) -> char {
-    procfs::process::Process::new(number as i32)
-        .unwrap()
-        .stat()
-        .unwrap()
-        .state
+    procfs::process::Process::new(number as i32).unwrap().stat().unwrap().state
 }
 
 #[test]
 fn a_process_runs_until_its_last_thread_ends() {
     let family = Family::spawn("thread [ say worker await exit 7 ] say main thread-exit");
     let worker = family.fact("worker");
-    eventually("the main thread has ended", || {
-        (letter_of_main_thread(worker.pid) == 'Z').then_some(())
-    });
+    eventually("the main thread has ended", || (letter_of_main_thread(worker.pid) == 'Z').then_some(()));
 
     let process = Process::open(pid(worker.pid)).unwrap();
     let watcher = ProcessWatcher::new().unwrap();
@@ -31,20 +25,11 @@ fn a_process_runs_until_its_last_thread_ends() {
     assert_eq!(process.state().unwrap(), State::Running);
     assert_eq!(process.wait(Some(Duration::from_millis(60))).unwrap(), None);
     assert_eq!(watcher.wait(Some(Duration::from_millis(60))).unwrap(), None);
-    assert_eq!(
-        process.parent().unwrap().unwrap().pid(),
-        Process::current().unwrap().pid()
-    );
+    assert_eq!(process.parent().unwrap().unwrap().pid(), Process::current().unwrap().pid());
 
     family.poke(worker.pid);
-    assert_eq!(
-        process.wait(Some(DEADLINE)).unwrap(),
-        Some(pidigree::ExitStatus::Code(7))
-    );
-    assert_eq!(
-        watcher.wait(Some(DEADLINE)).unwrap().unwrap().status,
-        pidigree::ExitStatus::Code(7)
-    );
+    assert_eq!(process.wait(Some(DEADLINE)).unwrap(), Some(pidigree::ExitStatus::Code(7)));
+    assert_eq!(watcher.wait(Some(DEADLINE)).unwrap().unwrap().status, pidigree::ExitStatus::Code(7));
     assert_eq!(process.state().unwrap(), State::Zombie);
 }
 
@@ -55,10 +40,7 @@ fn a_thread_id_is_not_a_process() {
         let thread = family.fact(name);
         assert_ne!(thread.pid, thread.tid);
         let tid = pid(thread.tid);
-        assert!(
-            std::path::Path::new(&format!("/proc/{tid}/stat")).exists(),
-            "the trap"
-        );
+        assert!(std::path::Path::new(&format!("/proc/{tid}/stat")).exists(), "the trap");
 
         for error in [
             Process::open(tid).expect_err("a thread"),
@@ -69,12 +51,7 @@ fn a_thread_id_is_not_a_process() {
         ] {
             assert!(error.is_thread() && !error.is_gone(), "{error}");
             assert_eq!(error.pid(), Some(tid));
-            assert!(
-                error
-                    .to_string()
-                    .contains(&format!("a thread of process {}", thread.pid)),
-                "{error}"
-            );
+            assert!(error.to_string().contains(&format!("a thread of process {}", thread.pid)), "{error}");
         }
     }
 }
@@ -89,17 +66,12 @@ fn from_thread_says_whose_it_is() {
         assert_eq!(Process::from_thread(pid(fact.pid)).unwrap().pid(), pid(fact.pid));
     }
     let own = nix::unistd::gettid().as_raw() as u32;
-    assert_eq!(
-        Process::from_thread(pid(own)).unwrap().pid(),
-        Process::current().unwrap().pid()
-    );
+    assert_eq!(Process::from_thread(pid(own)).unwrap().pid(), Process::current().unwrap().pid());
 }
 
 #[test]
 fn from_thread_of_an_ended_thread_is_gone() {
-    let tid = std::thread::spawn(|| nix::unistd::gettid().as_raw() as u32)
-        .join()
-        .unwrap();
+    let tid = std::thread::spawn(|| nix::unistd::gettid().as_raw() as u32).join().unwrap();
     // The join comes a moment before the kernel has put the thread away.
     let error = eventually("the thread id is free", || Process::from_thread(pid(tid)).err());
     assert!(error.is_gone(), "{error}");
@@ -139,11 +111,7 @@ fn exec_from_another_thread_keeps_the_identity() {
 
     family.poke(before.pid);
     let after = family.fact("after");
-    assert_eq!(
-        (after.pid, after.tid),
-        (before.pid, before.pid),
-        "the thread became the main thread"
-    );
+    assert_eq!((after.pid, after.tid), (before.pid, before.pid), "the thread became the main thread");
     assert_eq!(process.state().unwrap(), State::Running);
     assert_eq!(watcher.wait(Some(Duration::from_millis(60))).unwrap(), None);
     let now = *Process::open(pid(after.pid)).unwrap().identity();

@@ -23,20 +23,10 @@ impl World {
     fn new() -> World {
         let storm = Family::spawn("setsid say storm storm 0");
         let stranger = pid(storm.fact("storm").pid);
-        let mut families: Vec<_> = (0..3)
-            .map(|_| Family::spawn("setsid say hopper hopper 0"))
-            .collect();
-        let hoppers = families
-            .iter()
-            .map(|family| Pid::new(family.fact("hopper").sid))
-            .collect();
+        let mut families: Vec<_> = (0..3).map(|_| Family::spawn("setsid say hopper hopper 0")).collect();
+        let hoppers = families.iter().map(|family| Pid::new(family.fact("hopper").sid)).collect();
         families.push(storm);
-        World {
-            stranger,
-            hoppers,
-            next: 1,
-            _families: families,
-        }
+        World { stranger, hoppers, next: 1, _families: families }
     }
 
     /// A hopper of this moment, pinned.
@@ -65,46 +55,39 @@ impl World {
 
 #[test]
 fn no_stranger_is_ever_an_ancestor() {
-    stage(
-        "no_stranger_is_ever_an_ancestor",
-        &["in-ns", "pid,mount", "--pid-max", "330"],
-        || {
-            let mut world = World::new();
-            let (mut complete, mut cut_short) = (0, 0);
-            for walk in 0..WALKS {
-                let hopper = world.hopper();
-                if walk % 2 == 0 {
-                    match ancestors_of(hopper.pid()) {
-                        // Of this hopper, if it still had its PID afterwards.
-                        Ok(ancestors) if hopper.state().unwrap() != State::Gone => {
-                            complete += 1;
-                            assert!(
-                                !ancestors.contains(&world.stranger),
-                                "{ancestors:?} of {hopper:?}"
-                            );
-                        }
-                        Ok(_) => cut_short += 1,
-                        Err(error) if error.is_gone() || error.is_unstable() || error.is_thread() => {
-                            cut_short += 1
-                        }
-                        Err(error) => panic!("{error}"),
+    stage("no_stranger_is_ever_an_ancestor", &["in-ns", "pid,mount", "--pid-max", "330"], || {
+        let mut world = World::new();
+        let (mut complete, mut cut_short) = (0, 0);
+        for walk in 0..WALKS {
+            let hopper = world.hopper();
+            if walk % 2 == 0 {
+                match ancestors_of(hopper.pid()) {
+                    // Of this hopper, if it still had its PID afterwards.
+                    Ok(ancestors) if hopper.state().unwrap() != State::Gone => {
+                        complete += 1;
+                        assert!(!ancestors.contains(&world.stranger), "{ancestors:?} of {hopper:?}");
                     }
-                } else {
-                    let stranger = Process::open(world.stranger).unwrap();
-                    match hopper.is_descendant_of(&stranger) {
-                        Ok(answer) => {
-                            complete += 1;
-                            assert!(!answer, "{hopper:?}");
-                        }
-                        Err(error) if error.is_gone() || error.is_unstable() => cut_short += 1,
-                        Err(error) => panic!("{error}"),
+                    Ok(_) => cut_short += 1,
+                    Err(error) if error.is_gone() || error.is_unstable() || error.is_thread() => {
+                        cut_short += 1
                     }
+                    Err(error) => panic!("{error}"),
+                }
+            } else {
+                let stranger = Process::open(world.stranger).unwrap();
+                match hopper.is_descendant_of(&stranger) {
+                    Ok(answer) => {
+                        complete += 1;
+                        assert!(!answer, "{hopper:?}");
+                    }
+                    Err(error) if error.is_gone() || error.is_unstable() => cut_short += 1,
+                    Err(error) => panic!("{error}"),
                 }
             }
-            println!("{complete} complete walks, {cut_short} of processes that ended first");
-            assert!(complete > WALKS / 20, "only {complete} walks were complete");
-        },
-    );
+        }
+        println!("{complete} complete walks, {cut_short} of processes that ended first");
+        assert!(complete > WALKS / 20, "only {complete} walks were complete");
+    });
 }
 
 /// The control: the same walk without looking twice does name the stranger.

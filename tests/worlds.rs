@@ -38,9 +38,7 @@ fn outside() -> bool {
 fn a_token_of_another_boot_is_another_process() {
     let me = *Process::current().unwrap().identity();
     let token = me.to_string();
-    let (head, boot) = token
-        .rsplit_once(":b")
-        .expect("a machine with /proc tells its boot");
+    let (head, boot) = token.rsplit_once(":b").expect("a machine with /proc tells its boot");
     let flipped = if boot.starts_with('0') { "1" } else { "0" };
     let other: Identity = format!("{head}:b{flipped}{}", &boot[1..]).parse().unwrap();
     assert_eq!(other.unique_id(), me.unique_id());
@@ -51,25 +49,13 @@ fn a_token_of_another_boot_is_another_process() {
     assert!(error.is_foreign(), "{error}");
 
     let nowhere: Identity = head.parse().unwrap();
-    assert_eq!(
-        me.same_process(&nowhere),
-        Sameness::Unknown,
-        "without a boot, nothing is the same for sure"
-    );
+    assert_eq!(me.same_process(&nowhere), Sameness::Unknown, "without a boot, nothing is the same for sure");
 }
 
 #[test]
 fn the_boot_id_is_the_kernels() {
     let kernels = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    assert_eq!(
-        Process::current()
-            .unwrap()
-            .identity()
-            .boot_id()
-            .unwrap()
-            .to_string(),
-        kernels.trim()
-    );
+    assert_eq!(Process::current().unwrap().identity().boot_id().unwrap().to_string(), kernels.trim());
 }
 
 #[test]
@@ -87,9 +73,7 @@ fn a_token_of_another_pid_namespace_is_foreign() {
         let me = *Process::current().unwrap().identity();
         assert_ne!(me.same_process(&outer), Sameness::Same);
         let ours =
-            outer
-                .to_string()
-                .replacen(&format!("p1:{}:", outer.pid()), &format!("p1:{}:", me.pid()), 1);
+            outer.to_string().replacen(&format!("p1:{}:", outer.pid()), &format!("p1:{}:", me.pid()), 1);
         let stale: Identity = ours.parse().unwrap();
         assert_eq!(stale.pid(), me.pid());
         assert_eq!(me.same_process(&stale), Sameness::Different);
@@ -110,10 +94,7 @@ fn a_pid_file_with_our_own_pid_is_stale_after_a_restart() {
             assert_eq!(old.pid(), identity.pid());
             assert_ne!(old.same_process(&identity), Sameness::Same);
             let error = Process::reopen(&old).expect_err("the service of the first container has ended");
-            assert!(
-                error.is_gone() || error.is_foreign() || identity.unique_id().is_none(),
-                "{error}"
-            );
+            assert!(error.is_gone() || error.is_foreign() || identity.unique_id().is_none(), "{error}");
         } else {
             note.write(identity);
         }
@@ -157,9 +138,7 @@ fn start_times_of_two_time_namespaces_are_not_compared() {
 #[test]
 fn without_proc_what_needs_it_says_so_and_the_rest_works() {
     let name = "without_proc_what_needs_it_says_so_and_the_rest_works";
-    stage(name, &["in-ns", "pid,mount", "--empty-proc"], || {
-        proc_is_of_no_use("none is mounted")
-    });
+    stage(name, &["in-ns", "pid,mount", "--empty-proc"], || proc_is_of_no_use("none is mounted"));
 }
 
 #[test]
@@ -185,27 +164,18 @@ fn proc_is_of_no_use(why: &str) {
         }
     }
     let error = Snapshot::capture().unwrap_err();
-    assert!(
-        error.is_unsupported() && error.to_string().contains(why),
-        "{error}"
-    );
+    assert!(error.is_unsupported() && error.to_string().contains(why), "{error}");
 
     if here.grade("parent") == Grade::Proven {
         // From the processes themselves.
-        assert_eq!(
-            ancestors_of(leaf).unwrap()[..3],
-            [pid(chain.pids()[2]), pid(chain.pids()[1]), root]
-        );
+        assert_eq!(ancestors_of(leaf).unwrap()[..3], [pid(chain.pids()[2]), pid(chain.pids()[1]), root]);
         assert!(is_descendant(leaf, root).unwrap());
         assert_eq!(parent_of(pid(1)).unwrap(), None);
         let process = Process::open(leaf).unwrap();
         assert_eq!(process.state().unwrap(), State::Running);
         assert_eq!(process.identity().start_time(), None);
         let error = process.children().unwrap_err();
-        assert!(
-            error.is_unsupported() && error.to_string().contains(why),
-            "{error}"
-        );
+        assert!(error.is_unsupported() && error.to_string().contains(why), "{error}");
     } else {
         for error in [
             parent_of(leaf).map(drop).unwrap_err(),
@@ -213,10 +183,7 @@ fn proc_is_of_no_use(why: &str) {
             is_descendant(leaf, root).map(drop).unwrap_err(),
             Process::from_thread(leaf).map(drop).unwrap_err(),
         ] {
-            assert!(
-                error.is_unsupported() && error.to_string().contains(why),
-                "{error}"
-            );
+            assert!(error.is_unsupported() && error.to_string().contains(why), "{error}");
         }
     }
 }

@@ -137,12 +137,9 @@ proptest! {
 
 #[test]
 fn a_token_of_another_boot_is_of_another_process() {
-    let here: Identity = "p1:7:u70123:s115756:n4026531836:b0a1b2c3d4e5f60718293a4b5c6d7e8f9"
-        .parse()
-        .unwrap();
-    let there: Identity = "p1:7:u70123:s115756:n4026531836:b0a1b2c3d4e5f60718293a4b5c6d7e8fa"
-        .parse()
-        .unwrap();
+    let here: Identity = "p1:7:u70123:s115756:n4026531836:b0a1b2c3d4e5f60718293a4b5c6d7e8f9".parse().unwrap();
+    let there: Identity =
+        "p1:7:u70123:s115756:n4026531836:b0a1b2c3d4e5f60718293a4b5c6d7e8fa".parse().unwrap();
     assert_eq!(here.same_process(&there), Different);
     assert_ne!(here, there);
     let nowhere: Identity = "p1:7:u70123:s115756:n4026531836".parse().unwrap();
@@ -188,31 +185,11 @@ mod serde {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for json in [
-            "0",
-            "-1",
-            "2147483648",
-            "4294967297",
-            "1.5",
-            "\"7\"",
-            "null",
-            "[7]",
-            "true",
-        ] {
+        for json in ["0", "-1", "2147483648", "4294967297", "1.5", "\"7\"", "null", "[7]", "true"] {
             assert!(serde_json::from_str::<Pid>(json).is_err(), "{json}");
         }
-        for json in [
-            "7",
-            "\"\"",
-            "\"p1:0\"",
-            "\"p1:7:\"",
-            "\"p1:7\\n\"",
-            "null",
-            "{\"pid\":7}",
-        ] {
-            let error = serde_json::from_str::<Identity>(json)
-                .expect_err(json)
-                .to_string();
+        for json in ["7", "\"\"", "\"p1:0\"", "\"p1:7:\"", "\"p1:7\\n\"", "null", "{\"pid\":7}"] {
+            let error = serde_json::from_str::<Identity>(json).expect_err(json).to_string();
             assert!(!error.contains('\n'), "{error}");
         }
     }

@@ -54,11 +54,7 @@ pub(crate) fn children(list: &[u8]) {
     let whole = list.is_empty() || list.ends_with(b" ");
     assert_eq!(accepted, whole && numbers.is_some(), "{text:?}");
     if accepted {
-        let printed: String = numbers
-            .iter()
-            .flatten()
-            .map(|number| format!("{number} "))
-            .collect();
+        let printed: String = numbers.iter().flatten().map(|number| format!("{number} ")).collect();
         assert_eq!(printed.as_bytes(), list);
         let seen = numbers.iter().flatten().filter(|&&number| number != 0);
         assert!(seen.copied().eq(read.iter().map(|pid| pid.get())), "{text:?}");
@@ -111,15 +107,11 @@ pub(crate) fn keyed(text: &[u8]) {
             let end = rest.iter().position(|&byte| byte == b'\n');
             let line = &rest[..end.unwrap_or(rest.len())];
             let blank = |byte: &u8| matches!(byte, b'\t' | b' ');
-            if let Some(first) = line
-                .iter()
-                .position(blank)
-                .filter(|&first| &line[..first] == key.as_bytes())
+            if let Some(first) = line.iter().position(blank).filter(|&first| &line[..first] == key.as_bytes())
             {
                 let value = line[first..].iter().position(|byte| !blank(byte));
-                expected = value
-                    .filter(|_| end.is_some())
-                    .and_then(|value| number::<i64>(&line[first + value..]));
+                expected =
+                    value.filter(|_| end.is_some()).and_then(|value| number::<i64>(&line[first + value..]));
                 break;
             }
             rest = end.map_or(&[], |end| &rest[end + 1..]);
@@ -135,10 +127,7 @@ pub(crate) fn proc_stat(line: &[u8]) {
     let (stat, code) = (proc_stat::parse(line), proc_stat::exit_code(line));
 
     // Fields 3 and on, each with what ended it.
-    let tail = line
-        .iter()
-        .rposition(|&byte| byte == b')')
-        .map_or(&[][..], |at| &line[at + 1..]);
+    let tail = line.iter().rposition(|&byte| byte == b')').map_or(&[][..], |at| &line[at + 1..]);
     let tail = tail.strip_prefix(b" ").unwrap_or_default();
     let fields: Vec<&[u8]> = tail
         .split_inclusive(|byte| b" \n".contains(byte))
@@ -204,10 +193,7 @@ pub(crate) fn token(input: &[u8]) {
             Ok(identity) => {
                 assert_eq!(identity.to_string(), text);
                 assert_same_fields(&text.parse().unwrap(), &identity);
-                assert!(
-                    text.bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || b":@-".contains(&byte))
-                );
+                assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":@-".contains(&byte)));
                 assert!(identity.start.is_some() || !identity.settled);
             }
             Err(error) => {
@@ -226,10 +212,7 @@ pub(crate) fn token(input: &[u8]) {
     let mut rest = rest.iter().copied().chain(std::iter::repeat(0));
     let mut take = || u64::from_le_bytes(std::array::from_fn(|_| rest.next().unwrap_or(0)));
     let mut field = |bit: u8| (flags & bit != 0).then(&mut take);
-    let start = field(2).map(|ticks| StartTime {
-        ticks,
-        offset: field(4).unwrap_or(0) as i64,
-    });
+    let start = field(2).map(|ticks| StartTime { ticks, offset: field(4).unwrap_or(0) as i64 });
     let identity = Identity {
         pid: Pid::new(field(1).unwrap_or(1) as u32).unwrap_or_else(Pid::current),
         unique: field(8),
@@ -250,14 +233,7 @@ pub(crate) fn token(input: &[u8]) {
 /// All of them, not only those that `==` compares.
 pub(crate) fn assert_same_fields(a: &Identity, b: &Identity) {
     let fields = |identity: &Identity| {
-        let Identity {
-            pid,
-            unique,
-            start,
-            settled,
-            pid_namespace,
-            boot,
-        } = *identity;
+        let Identity { pid, unique, start, settled, pid_namespace, boot } = *identity;
         (pid, unique, start, settled, pid_namespace, boot)
     };
     assert_eq!(fields(a), fields(b));

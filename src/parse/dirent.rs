@@ -13,9 +13,8 @@ pub(crate) fn pids(mut records: &[u8], mut each: impl FnMut(Pid)) -> Option<()> 
         let length = usize::from(u16::from_ne_bytes([*records.get(16)?, *records.get(17)?]));
         let name = records.get(NAME..length)?;
         let end = name.iter().position(|&byte| byte == 0)?;
-        if let Some(pid) = decimal(&name[..end])
-            .and_then(|number| u32::try_from(number).ok())
-            .and_then(Pid::new)
+        if let Some(pid) =
+            decimal(&name[..end]).and_then(|number| u32::try_from(number).ok()).and_then(Pid::new)
         {
             each(pid);
         }

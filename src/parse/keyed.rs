@@ -8,10 +8,7 @@ use crate::parse::signed;
 pub(crate) fn number(text: &[u8], key: &str) -> Option<i64> {
     let value = text.split_inclusive(|&byte| byte == b'\n').find_map(|line| {
         let value = line.strip_prefix(key.as_bytes())?;
-        let blank = value
-            .iter()
-            .take_while(|&&byte| byte == b'\t' || byte == b' ')
-            .count();
+        let blank = value.iter().take_while(|&&byte| byte == b'\t' || byte == b' ').count();
         // Else it is a longer key.
         (blank > 0).then(|| &value[blank..])
     })?;

@@ -40,9 +40,7 @@ pub(crate) fn parse(line: &[u8]) -> Option<ProcStat> {
     let open = line.iter().position(|&byte| byte == b'(')?;
     let close = line.iter().rposition(|&byte| byte == b')')?;
     let pid = u32::try_from(decimal(line[..open].strip_suffix(b" ")?)?).ok()?;
-    let mut fields = Fields {
-        rest: line.get(close + 1..)?.strip_prefix(b" ")?,
-    };
+    let mut fields = Fields { rest: line.get(close + 1..)?.strip_prefix(b" ")? };
 
     let state = match fields.next()? {
         &[state] => state,
@@ -56,24 +54,14 @@ pub(crate) fn parse(line: &[u8]) -> Option<ProcStat> {
     let num_threads = u32::try_from(decimal(fields.nth(20 - 7)?)?).ok()?;
     let starttime = decimal(fields.nth(22 - 21)?)?;
     let exit_signal = i32::try_from(signed(fields.nth(38 - 23)?)?).ok()?;
-    Some(ProcStat {
-        pid,
-        state,
-        ppid,
-        session,
-        num_threads,
-        starttime,
-        exit_signal,
-    })
+    Some(ProcStat { pid, state, ppid, session, num_threads, starttime, exit_signal })
 }
 
 /// Reads field 52: how the process ended, as waitpid(2) would say it. The kernel prints 0 to those who may not ptrace
 /// the process, so this is an answer only for a reader that is known to be allowed.
 pub(crate) fn exit_code(line: &[u8]) -> Option<i32> {
     let close = line.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = Fields {
-        rest: line.get(close + 1..)?.strip_prefix(b" ")?,
-    };
+    let mut fields = Fields { rest: line.get(close + 1..)?.strip_prefix(b" ")? };
     i32::try_from(signed(fields.nth(52 - 3)?)?).ok()
 }
 

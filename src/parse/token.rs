@@ -9,11 +9,7 @@ pub(crate) fn parse(text: &str) -> Option<Identity> {
     let mut fields = text.strip_prefix("p1:")?.split(':').peekable();
     let pid = Pid::new(u32::try_from(parse::decimal(fields.next()?.as_bytes())?).ok()?)?;
     // One optional field: taken if the next one starts with this letter.
-    let mut field = |letter: char| {
-        fields
-            .next_if(|field| field.starts_with(letter))
-            .map(|field| &field[1..])
-    };
+    let mut field = |letter: char| fields.next_if(|field| field.starts_with(letter)).map(|field| &field[1..]);
 
     let unique = field('u').map(|digits| parse::decimal(digits.as_bytes()));
     let settled = field('s');
@@ -45,16 +41,10 @@ fn known<T>(field: Option<Option<T>>) -> Option<Option<T>> {
 
 fn start_time(text: &str) -> Option<StartTime> {
     let (ticks, offset) = match text.split_once('@') {
-        Some((ticks, offset)) => (
-            ticks,
-            parse::signed(offset.as_bytes()).filter(|&offset| offset != 0)?,
-        ),
+        Some((ticks, offset)) => (ticks, parse::signed(offset.as_bytes()).filter(|&offset| offset != 0)?),
         None => (text, 0),
     };
-    Some(StartTime {
-        ticks: parse::decimal(ticks.as_bytes())?,
-        offset,
-    })
+    Some(StartTime { ticks: parse::decimal(ticks.as_bytes())?, offset })
 }
 
 fn boot_id(hex: &str) -> Option<BootId> {

@@ -8,21 +8,18 @@ type Table = BTreeMap<u32, Option<u32>>;
 
 /// Every process has an older parent or none: what a machine that stands still looks like.
 fn forest() -> impl Strategy<Value = Table> {
-    prop::collection::vec(
-        (1..4_u32, any::<prop::sample::Index>(), prop::bool::weighted(0.9)),
-        0..60,
-    )
-    .prop_map(|processes| {
-        let mut table = Table::new();
-        let mut pids: Vec<u32> = Vec::new();
-        for (gap, parent, has_parent) in processes {
-            let pid = pids.last().copied().unwrap_or(0) + gap;
-            let parent = (has_parent && !pids.is_empty()).then(|| *parent.get(&pids));
-            table.insert(pid, parent);
-            pids.push(pid);
-        }
-        table
-    })
+    prop::collection::vec((1..4_u32, any::<prop::sample::Index>(), prop::bool::weighted(0.9)), 0..60)
+        .prop_map(|processes| {
+            let mut table = Table::new();
+            let mut pids: Vec<u32> = Vec::new();
+            for (gap, parent, has_parent) in processes {
+                let pid = pids.last().copied().unwrap_or(0) + gap;
+                let parent = (has_parent && !pids.is_empty()).then(|| *parent.get(&pids));
+                table.insert(pid, parent);
+                pids.push(pid);
+            }
+            table
+        })
 }
 
 /// Links at random: circles, a process that is its own parent, and parents that are not in the table, as reading under
@@ -40,10 +37,7 @@ fn pid(number: u32) -> Pid {
 }
 
 fn entry((&number, &parent): (&u32, &Option<u32>)) -> Entry {
-    Entry {
-        pid: pid(number),
-        parent: parent.map(pid),
-    }
+    Entry { pid: pid(number), parent: parent.map(pid) }
 }
 
 fn snapshot(table: &Table) -> Snapshot {
@@ -52,10 +46,7 @@ fn snapshot(table: &Table) -> Snapshot {
 
 /// Everything that a question can be about: those in the table, named by it, and neither.
 fn asked(table: &Table) -> BTreeSet<u32> {
-    let named = table
-        .iter()
-        .flat_map(|(&pid, &parent)| [Some(pid), parent])
-        .flatten();
+    let named = table.iter().flat_map(|(&pid, &parent)| [Some(pid), parent]).flatten();
     named.chain([1, 500, i32::MAX as u32]).collect()
 }
 
@@ -171,11 +162,7 @@ fn a_circle_ends() {
     let snapshot = snapshot(&table);
     assert!(snapshot.is_descendant(pid(1), pid(2)) && snapshot.is_descendant(pid(2), pid(1)));
     assert!(!snapshot.is_descendant(pid(4), pid(3)) && !snapshot.is_descendant(pid(3), pid(3)));
-    let below: Vec<u32> = snapshot
-        .descendants(pid(1))
-        .iter()
-        .map(|entry| entry.pid.get())
-        .collect();
+    let below: Vec<u32> = snapshot.descendants(pid(1)).iter().map(|entry| entry.pid.get()).collect();
     assert_eq!(below, [2, 4]);
     assert_eq!(snapshot.descendants(pid(3)).len(), 0);
 }

@@ -27,17 +27,8 @@ fn build() -> PathBuf {
     let here = std::env::current_exe().expect("a test knows its own executable");
     let (target, profile) = target_and_profile(&here);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "build",
-        "--quiet",
-        "--package",
-        "pidigree-testkit",
-        "--bin",
-        "pidigree-testkit",
-    ]);
-    cargo
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    cargo.args(["build", "--quiet", "--package", "pidigree-testkit", "--bin", "pidigree-testkit"]);
+    cargo.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
     cargo.arg("--target-dir").arg(&target);
     match profile.as_str() {
         "debug" => {}
@@ -45,14 +36,8 @@ fn build() -> PathBuf {
             cargo.args(["--profile", profile]);
         }
     }
-    let output = cargo
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run {cargo:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{cargo:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = cargo.output().unwrap_or_else(|error| panic!("cannot run {cargo:?}: {error}"));
+    assert!(output.status.success(), "{cargo:?}: {}", String::from_utf8_lossy(&output.stderr));
     let binary = target.join(&profile).join("pidigree-testkit");
     assert!(binary.is_file(), "{cargo:?} did not make {}", binary.display());
     binary
@@ -61,18 +46,14 @@ fn build() -> PathBuf {
 /// `TARGET/PROFILE/deps/test-0123` or `TARGET/PROFILE/examples/name` gives `(TARGET, PROFILE)`; a doctest, which lives
 /// elsewhere, gets the workspace's target directory.
 fn target_and_profile(exe: &Path) -> (PathBuf, String) {
-    let folder = exe
-        .parent()
-        .filter(|folder| folder.ends_with("deps") || folder.ends_with("examples"));
+    let folder = exe.parent().filter(|folder| folder.ends_with("deps") || folder.ends_with("examples"));
     let profile = folder.and_then(Path::parent);
     let name = profile.and_then(Path::file_name).and_then(|name| name.to_str());
     match (profile.and_then(Path::parent), name) {
         (Some(target), Some(name)) => (target.to_owned(), name.to_owned()),
         _ => {
-            let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-                || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
-                PathBuf::from,
-            );
+            let target = std::env::var_os("CARGO_TARGET_DIR")
+                .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
             (target, "debug".to_owned())
         }
     }
@@ -91,10 +72,7 @@ mod tests {
             ("/t/release/deps/x-1", "release"),
             ("/t/debug/examples/x", "debug"),
         ] {
-            assert_eq!(
-                target_and_profile(Path::new(exe)),
-                (PathBuf::from("/t"), profile.to_owned())
-            );
+            assert_eq!(target_and_profile(Path::new(exe)), (PathBuf::from("/t"), profile.to_owned()));
         }
     }
 }

@@ -107,17 +107,11 @@ impl FamilyBuilder {
             use std::os::unix::process::CommandExt;
             command.uid(uid).gid(uid).current_dir("/");
         }
-        let mut root = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let mut root = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let lifeline = root.stdin.take();
         // It holds a speaking end
         drop(command);
-        let mut flags = self
-            .launcher
-            .windows(2)
-            .filter(|pair| pair[0] == "in-ns")
-            .map(|pair| &pair[1]);
+        let mut flags = self.launcher.windows(2).filter(|pair| pair[0] == "in-ns").map(|pair| &pair[1]);
         let facts = Facts {
             channel,
             unread: Vec::new(),
@@ -126,12 +120,7 @@ impl FamilyBuilder {
             inner_pids: flags.any(|flags| flags.split(',').any(|flag| flag == "pid")),
             ended: false,
         };
-        Family {
-            root,
-            lifeline: Mutex::new(lifeline),
-            facts: Mutex::new(facts),
-            _copies: copies,
-        }
+        Family { root, lifeline: Mutex::new(lifeline), facts: Mutex::new(facts), _copies: copies }
     }
 }
 
@@ -180,26 +169,13 @@ impl Family {
         let mut facts = self.lock();
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let named: Vec<Fact> = facts
-                .seen
-                .iter()
-                .filter(|fact| fact.name == name)
-                .take(count)
-                .cloned()
-                .collect();
+            let named: Vec<Fact> =
+                facts.seen.iter().filter(|fact| fact.name == name).take(count).cloned().collect();
             if named.len() == count {
                 return named;
             }
-            assert!(
-                !facts.ended,
-                "every member has ended without {count} of `{name}`; {}",
-                facts.report()
-            );
-            assert!(
-                facts.read(deadline),
-                "{count} of `{name}` not within {DEADLINE:?}; {}",
-                facts.report()
-            );
+            assert!(!facts.ended, "every member has ended without {count} of `{name}`; {}", facts.report());
+            assert!(facts.read(deadline), "{count} of `{name}` not within {DEADLINE:?}; {}", facts.report());
         }
     }
 
@@ -243,10 +219,7 @@ impl Family {
     /// When there is no such member, or it has not ended within [`DEADLINE`].
     pub fn wait_ended(&self, pid: u32) {
         let ended = self.pidfd(pid).wait_ended(DEADLINE);
-        assert!(
-            ended.expect("a pidfd can be polled"),
-            "{pid} has not ended within {DEADLINE:?}"
-        );
+        assert!(ended.expect("a pidfd can be polled"), "{pid} has not ended within {DEADLINE:?}");
     }
 
     /// Waits until a member that has said a fact has ended and been reaped: its PID is free.
@@ -256,10 +229,7 @@ impl Family {
     /// When there is no such member, or it has not been reaped within [`DEADLINE`].
     pub fn wait_gone(&self, pid: u32) {
         let gone = self.pidfd(pid).wait_reaped(DEADLINE);
-        assert!(
-            gone.expect("a pidfd can be polled"),
-            "{pid} has not been reaped within {DEADLINE:?}"
-        );
+        assert!(gone.expect("a pidfd can be polled"), "{pid} has not been reaped within {DEADLINE:?}");
     }
 
     /// Closes the lifeline, and does not wait: every member is about to end with code 0.
@@ -366,11 +336,7 @@ impl Facts {
                 eprintln!("pidigree-testkit: not a fact: {line}");
                 continue;
             };
-            let pidfd = if self.unread.is_empty() {
-                pidfd.take()
-            } else {
-                None
-            };
+            let pidfd = if self.unread.is_empty() { pidfd.take() } else { None };
             self.pin(fact.pid, pidfd);
             self.seen.push(fact);
         }
@@ -405,13 +371,7 @@ impl Facts {
     fn report(&self) -> String {
         let mut report = format!("{} facts so far", self.seen.len());
         for fact in &self.seen {
-            let Fact {
-                name,
-                pid,
-                tid,
-                ppid,
-                sid,
-            } = fact;
+            let Fact { name, pid, tid, ppid, sid } = fact;
             let _ = write!(report, "\n  {name} pid={pid} tid={tid} ppid={ppid} sid={sid}");
         }
         if self.ended {
@@ -425,17 +385,6 @@ fn parse(line: &str) -> Option<Fact> {
     let mut words = line.split(' ');
     let name = words.next()?.to_owned();
     let mut number = |key: &str| words.next()?.strip_prefix(key)?.parse().ok();
-    let (pid, tid, ppid, sid) = (
-        number("pid=")?,
-        number("tid=")?,
-        number("ppid=")?,
-        number("sid=")?,
-    );
-    Some(Fact {
-        name,
-        pid,
-        tid,
-        ppid,
-        sid,
-    })
+    let (pid, tid, ppid, sid) = (number("pid=")?, number("tid=")?, number("ppid=")?, number("sid=")?);
+    Some(Fact { name, pid, tid, ppid, sid })
 }

@@ -28,11 +28,7 @@ pub struct IdleChildren {
 pub fn idle_children(count: usize) -> IdleChildren {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     let (pids, reaped) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let mut children = IdleChildren {
-        pids,
-        reaped,
-        _lifeline: write,
-    };
+    let mut children = IdleChildren { pids, reaped, _lifeline: write };
     for index in 0..count {
         let pid = sys::spawn_idle(read.as_fd()).unwrap_or_else(|error| panic!("idle child {index}: {error}"));
         children.pids.push(pid.unsigned_abs());
@@ -110,17 +106,11 @@ pub fn chain(depth: usize) -> Chain {
     let (report, reported) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     let root = sys::spawn_chain(depth, read.as_fd(), reported.as_fd()).expect("a child");
     drop(reported);
-    let mut chain = Chain {
-        pids: Vec::with_capacity(depth),
-        root,
-        lifeline: Some(write),
-    };
+    let mut chain = Chain { pids: Vec::with_capacity(depth), root, lifeline: Some(write) };
     let mut report = std::fs::File::from(report);
     let mut pid = [0; 4];
     while chain.pids.len() < depth {
-        report
-            .read_exact(&mut pid)
-            .expect("every link of the chain reports");
+        report.read_exact(&mut pid).expect("every link of the chain reports");
         chain.pids.push(u32::from_ne_bytes(pid));
     }
     chain

@@ -60,21 +60,13 @@ fn become_command(command: &[String]) -> ExitCode {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let error = sys::exec(words[0], &words);
     eprintln!("pidigree-testkit: {}: {error}", words[0]);
-    ExitCode::from(if error.kind() == io::ErrorKind::NotFound {
-        127
-    } else {
-        126
-    })
+    ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
 }
 
 fn deny(errno: &str, calls: &str) -> Result<(), String> {
-    let named = sys::ERRNO_NAMES
-        .iter()
-        .find(|(name, _)| *name == errno)
-        .map(|(_, number)| *number);
-    let number = named
-        .or_else(|| errno.parse().ok())
-        .ok_or_else(|| format!("no error is called `{errno}`"))?;
+    let named = sys::ERRNO_NAMES.iter().find(|(name, _)| *name == errno).map(|(_, number)| *number);
+    let number =
+        named.or_else(|| errno.parse().ok()).ok_or_else(|| format!("no error is called `{errno}`"))?;
     let clauses = calls
         .split(',')
         .map(|name| sys::call_named(name).ok_or_else(|| format!("no known system call is called `{name}`")))
@@ -119,20 +111,13 @@ impl World {
                 _ => return Err(format!("no namespace is called `{flag}`")),
             };
         }
-        let mut world = World {
-            spaces,
-            proc: Proc::Fresh,
-            pid_max: None,
-            time_offset: None,
-            hidepid: None,
-            uid: None,
-        };
+        let mut world =
+            World { spaces, proc: Proc::Fresh, pid_max: None, time_offset: None, hidepid: None, uid: None };
         let mut options = options.iter();
         while let Some(option) = options.next() {
             let mut number = || -> Result<i64, String> {
                 let word = options.next().ok_or_else(|| format!("{option} needs a number"))?;
-                word.parse()
-                    .map_err(|_| format!("{option} needs a number, not `{word}`"))
+                word.parse().map_err(|_| format!("{option} needs a number, not `{word}`"))
             };
             match option.as_str() {
                 "--pid-max" => world.pid_max = Some(number()? as u32),
@@ -151,26 +136,11 @@ impl World {
     fn check(&self) -> Result<(), String> {
         let has = |space| self.spaces.contains(space);
         for (wrong, why) in [
-            (
-                self.pid_max.is_some() && !has(CloneFlags::CLONE_NEWPID),
-                "--pid-max needs pid",
-            ),
-            (
-                self.time_offset.is_some() && !has(sys::NEW_TIME),
-                "--time-offset needs time",
-            ),
-            (
-                self.hidepid.is_some() && !has(CloneFlags::CLONE_NEWNS),
-                "--hidepid needs mount",
-            ),
-            (
-                self.hidepid.is_some() && self.proc != Proc::Fresh,
-                "--hidepid needs a fresh /proc",
-            ),
-            (
-                self.proc == Proc::Empty && !has(CloneFlags::CLONE_NEWNS),
-                "--empty-proc needs mount",
-            ),
+            (self.pid_max.is_some() && !has(CloneFlags::CLONE_NEWPID), "--pid-max needs pid"),
+            (self.time_offset.is_some() && !has(sys::NEW_TIME), "--time-offset needs time"),
+            (self.hidepid.is_some() && !has(CloneFlags::CLONE_NEWNS), "--hidepid needs mount"),
+            (self.hidepid.is_some() && self.proc != Proc::Fresh, "--hidepid needs a fresh /proc"),
+            (self.proc == Proc::Empty && !has(CloneFlags::CLONE_NEWNS), "--empty-proc needs mount"),
             (
                 has(CloneFlags::CLONE_NEWPID) && !has(CloneFlags::CLONE_NEWNS) && self.proc == Proc::Fresh,
                 "pid needs mount for a fresh /proc, or --no-proc",
@@ -283,10 +253,7 @@ fn enter_user_namespace() -> Result<(), String> {
         Fork::Child => {
             drop(tell);
             let entered = nix::unistd::read(&told, &mut [0]) == Ok(1);
-            let mapped = entered
-                && ["uid_map", "gid_map"]
-                    .iter()
-                    .all(|map| copy_map(map, subject).is_ok());
+            let mapped = entered && ["uid_map", "gid_map"].iter().all(|map| copy_map(map, subject).is_ok());
             sys::exit_now(i32::from(!mapped))
         }
         Fork::Parent(helper) => {
@@ -318,8 +285,6 @@ fn write(path: &str, text: &str) -> Result<(), String> {
 
 fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

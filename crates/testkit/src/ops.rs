@@ -13,9 +13,7 @@ use crate::sys::{self, Fork, Pidfd};
 pub(crate) fn run_process(ops: &[Op]) -> ExitCode {
     // First of all, so that no poke can come too early
     must("block SIGUSR1", sys::block_pokes());
-    let mut runner = Runner {
-        parent: sys::parent_pid(),
-    };
+    let mut runner = Runner { parent: sys::parent_pid() };
     runner.run(ops);
     ExitCode::SUCCESS
 }
@@ -64,10 +62,7 @@ impl Runner {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 fail("exec", exec_self(&words));
             }
-            Op::Hopper {
-                generations,
-                setsid_every,
-            } => self.hop(*generations, *setsid_every),
+            Op::Hopper { generations, setsid_every } => self.hop(*generations, *setsid_every),
             Op::Storm(count) => storm(*count),
             Op::Exit(code) => sys::exit_now(*code),
             Op::Raise(signal) => raise(*signal),
@@ -85,10 +80,7 @@ impl Runner {
     fn thread(&self, ops: &[Op]) {
         let (parent, ops) = (self.parent, ops.to_vec());
         let body = move || Runner { parent }.run(&ops);
-        must(
-            "thread",
-            std::thread::Builder::new().stack_size(256 << 10).spawn(body),
-        );
+        must("thread", std::thread::Builder::new().stack_size(256 << 10).spawn(body));
     }
 
     fn hop(&mut self, generations: u64, setsid_every: Option<u64>) {
@@ -119,10 +111,7 @@ impl Runner {
                 return;
             }
             // Children are handed on before the pidfd becomes ready; a thread's children may stay in the process
-            if must(
-                "orphaned",
-                sys::lifeline_ended(Some(std::os::fd::AsFd::as_fd(&parent)), None),
-            ) {
+            if must("orphaned", sys::lifeline_ended(Some(std::os::fd::AsFd::as_fd(&parent)), None)) {
                 sys::exit_now(0);
             }
         }

@@ -37,11 +37,7 @@ pub fn fork_with_pid(pid: u32) -> io::Result<ForcedChild> {
         }
         outcome => outcome,
     };
-    Ok(ForcedChild {
-        pid: forced?,
-        lifeline: Some(write),
-        reaped: false,
-    })
+    Ok(ForcedChild { pid: forced?, lifeline: Some(write), reaped: false })
 }
 
 impl ForcedChild {
@@ -83,9 +79,7 @@ impl Drop for ForcedChild {
 /// Forks until the child has the PID wanted; each attempt sets the kernel's last PID to the one before.
 fn spawn_after(wanted: i32, lifeline: std::os::fd::BorrowedFd<'_>) -> io::Result<i32> {
     for _ in 0..64 {
-        let mut last = OpenOptions::new()
-            .write(true)
-            .open("/proc/sys/kernel/ns_last_pid")?;
+        let mut last = OpenOptions::new().write(true).open("/proc/sys/kernel/ns_last_pid")?;
         last.write_all((wanted - 1).to_string().as_bytes())?;
         let pid = sys::spawn_idle(lifeline)?;
         if pid == wanted {

@@ -108,10 +108,7 @@ impl<'a> Parser<'a> {
             "clone-parent" => Op::CloneParent(self.block(word)?),
             "thread" => Op::Thread(self.block(word)?),
             "exec" => Op::Exec(self.block_words(word)?),
-            "hopper" => Op::Hopper {
-                generations: self.number(word)?,
-                setsid_every: self.setsid_every()?,
-            },
+            "hopper" => Op::Hopper { generations: self.number(word)?, setsid_every: self.setsid_every()? },
             "storm" => Op::Storm(self.number(word)?),
             "exit" => Op::Exit(self.number(word)?),
             "raise" => Op::Raise(self.number(word)?),
@@ -155,8 +152,7 @@ impl<'a> Parser<'a> {
 
     fn number<N: std::str::FromStr>(&mut self, of: &str) -> Result<N, String> {
         let word = self.argument(of)?;
-        word.parse()
-            .map_err(|_| format!("`{of}` needs a number, not `{word}`"))
+        word.parse().map_err(|_| format!("`{of}` needs a number, not `{word}`"))
     }
 
     fn argument(&mut self, of: &str) -> Result<&'a str, String> {
@@ -234,10 +230,7 @@ mod tests {
 
     #[test]
     fn hopper_takes_an_optional_clause() {
-        let hopper = |setsid_every| Op::Hopper {
-            generations: 7,
-            setsid_every,
-        };
+        let hopper = |setsid_every| Op::Hopper { generations: 7, setsid_every };
         assert_eq!(parsed("hopper 7 pause"), Ok(vec![hopper(None), Op::Pause]));
         assert_eq!(parsed("hopper 7 setsid-every 3"), Ok(vec![hopper(Some(3))]));
         assert!(parsed("hopper 7 setsid-every 0").is_err());

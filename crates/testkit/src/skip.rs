@@ -67,10 +67,7 @@ pub fn skip(reason: &str) -> bool {
     let thread = std::thread::current();
     let test = staged.as_deref().or(thread.name()).unwrap_or("test");
     let forbidden = std::env::var_os("PIDIGREE_NO_SKIP").is_some_and(|value| value == "1");
-    assert!(
-        !forbidden,
-        "{test} must not be skipped here (PIDIGREE_NO_SKIP=1), but {reason}"
-    );
+    assert!(!forbidden, "{test} must not be skipped here (PIDIGREE_NO_SKIP=1), but {reason}");
     // Not eprintln: libtest captures that, and a skip nobody sees is a test nobody has
     let line = format!("SKIPPED {test}: {reason}\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());

@@ -76,13 +76,7 @@ pub fn stage(test: &str, launch: &[&str], body: impl FnOnce()) {
         command.arg("--");
     }
     command.arg(&executables.test);
-    command.args([
-        "--exact",
-        test,
-        "--include-ignored",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
+    command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]);
     command
         .env(STAGE, test)
         .env(WORLD, words)
@@ -96,34 +90,21 @@ pub fn stage(test: &str, launch: &[&str], body: impl FnOnce()) {
         let _ = crate::skip(&format!("{launch:?} cannot be had here: {}", output.trim()));
         return;
     }
-    assert!(
-        code == Some(0),
-        "{test} under {launch:?} ended with {code:?}:\n{output}"
-    );
+    assert!(code == Some(0), "{test} under {launch:?} ended with {code:?}:\n{output}");
     let passed = output.contains("test result: ok. 1 passed");
-    assert!(
-        passed,
-        "{test} did not run under {launch:?}: is that its name?\n{output}"
-    );
+    assert!(passed, "{test} did not run under {launch:?}: is that its name?\n{output}");
     let skipped: Vec<&str> = output.lines().filter(|line| line.contains("SKIPPED ")).collect();
     for line in &skipped {
         let _ = writeln!(std::io::stderr(), "{line}");
     }
-    assert!(
-        output.contains(&marker),
-        "{test} did not reach its end under {launch:?}:\n{output}"
-    );
+    assert!(output.contains(&marker), "{test} did not reach its end under {launch:?}:\n{output}");
 }
 
 /// Runs the command to its end; everything that it and its children printed.
 fn run(mut command: Command) -> (Option<i32>, String) {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
-    command
-        .stdout(write.try_clone().expect("a descriptor"))
-        .stderr(write);
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    command.stdout(write.try_clone().expect("a descriptor")).stderr(write);
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     // It holds the write end that the child has
     drop(command);
     let mut output = Vec::new();
@@ -171,18 +152,10 @@ impl Executables {
         let launcher = binary().to_owned();
         let test = std::env::current_exe().expect("a test knows its own executable");
         if !public {
-            return Executables {
-                launcher,
-                test,
-                copies: None,
-            };
+            return Executables { launcher, test, copies: None };
         }
         let copies = Copies::new();
-        Executables {
-            launcher: copies.of(&launcher),
-            test: copies.of(&test),
-            copies: Some(copies),
-        }
+        Executables { launcher: copies.of(&launcher), test: copies.of(&test), copies: Some(copies) }
     }
 }
 
@@ -199,17 +172,11 @@ impl Copies {
     }
 
     pub(crate) fn of(&self, executable: &Path) -> PathBuf {
-        let copy = self
-            .0
-            .join(executable.file_name().expect("an executable has a name"));
+        let copy = self.0.join(executable.file_name().expect("an executable has a name"));
         // By another process: while we had it open for writing, so would each child that another thread forks, and
         // until that one's exec ours would be refused (ETXTBSY)
         let status = Command::new("cp").arg(executable).arg(&copy).status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "{} can be copied",
-            executable.display()
-        );
+        assert!(status.is_ok_and(|status| status.success()), "{} can be copied", executable.display());
         set_mode(&copy);
         copy
     }

@@ -6,19 +6,13 @@ use std::process::{Command, Output};
 use pidigree_testkit::{Family, binary, is_root, require, stage};
 
 fn run(words: &[&str]) -> Output {
-    Command::new(binary())
-        .args(words)
-        .output()
-        .expect("the binary runs")
+    Command::new(binary()).args(words).output().expect("the binary runs")
 }
 
 fn sh(words: &[&str], script: &str) -> (Option<i32>, String) {
     let output = run(&[words, &["--", "sh", "-c", script]].concat());
     let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&text).trim().to_owned(),
-    )
+    (output.status.code(), String::from_utf8_lossy(&text).trim().to_owned())
 }
 
 fn namespaces_work() -> bool {
@@ -28,23 +22,12 @@ fn namespaces_work() -> bool {
 #[test]
 fn the_status_of_the_command_is_mirrored() {
     require!(namespaces_work(), "needs PID and mount namespaces");
-    for mode in [
-        &["in-ns", "pid,mount"][..],
-        &["in-ns", "net"],
-        &["nofile", "64", "64"],
-        &["deny", "EPERM", "kcmp"],
-    ] {
+    for mode in
+        [&["in-ns", "pid,mount"][..], &["in-ns", "net"], &["nofile", "64", "64"], &["deny", "EPERM", "kcmp"]]
+    {
         assert_eq!(sh(mode, "exit 7").0, Some(7), "{mode:?}");
-        assert_eq!(
-            run(&[mode, &["--", "/nonexistent"]].concat()).status.code(),
-            Some(127),
-            "{mode:?}"
-        );
-        assert_eq!(
-            run(&[mode, &["--", "/dev/null"]].concat()).status.code(),
-            Some(126),
-            "{mode:?}"
-        );
+        assert_eq!(run(&[mode, &["--", "/nonexistent"]].concat()).status.code(), Some(127), "{mode:?}");
+        assert_eq!(run(&[mode, &["--", "/dev/null"]].concat()).status.code(), Some(126), "{mode:?}");
     }
     assert_eq!(sh(&["in-ns", "pid,mount"], "kill -9 $$").0, Some(128 + 9));
 }
@@ -64,10 +47,7 @@ fn what_cannot_be_made_is_125() {
     ] {
         let (code, text) = sh(words, "true");
         assert_eq!(code, Some(125), "{words:?}");
-        assert!(
-            text.starts_with(&format!("pidigree-testkit: {}: ", words[0])),
-            "{words:?}: {text}"
-        );
+        assert!(text.starts_with(&format!("pidigree-testkit: {}: ", words[0])), "{words:?}: {text}");
     }
     assert_eq!(run(&["deny", "EPERM", "kcmp"]).status.code(), Some(125));
 }
@@ -75,10 +55,8 @@ fn what_cannot_be_made_is_125() {
 #[test]
 fn a_pid_namespace_has_our_init_and_its_own_proc() {
     require!(namespaces_work(), "needs PID and mount namespaces");
-    let (code, text) = sh(
-        &["in-ns", "pid,mount"],
-        "echo $$ $(cat /proc/1/comm) $PPID; ls /proc | grep -c '^[0-9]'",
-    );
+    let (code, text) =
+        sh(&["in-ns", "pid,mount"], "echo $$ $(cat /proc/1/comm) $PPID; ls /proc | grep -c '^[0-9]'");
     assert_eq!(code, Some(0));
     let words: Vec<&str> = text.split_whitespace().collect();
     assert_eq!(words[1..3], ["pidigree-testki", "1"]);
@@ -106,9 +84,7 @@ fn the_init_reaps_and_what_is_left_ends_with_the_command() {
 #[test]
 fn the_namespace_ends_with_the_launcher() {
     require!(namespaces_work(), "needs PID and mount namespaces");
-    let mut family = Family::builder()
-        .launcher(&["in-ns", "pid,mount"])
-        .spawn("say root pause");
+    let mut family = Family::builder().launcher(&["in-ns", "pid,mount"]).spawn("say root pause");
     let _ = family.fact("root");
     family.child().kill().expect("a child can be killed");
     family.wait_all();
@@ -118,16 +94,10 @@ fn the_namespace_ends_with_the_launcher() {
 fn pid_max_is_the_namespaces_own() {
     require!(namespaces_work(), "needs PID and mount namespaces");
     let outer = fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max");
-    let (code, text) = sh(
-        &["in-ns", "pid,mount", "--pid-max", "400"],
-        "cat /proc/sys/kernel/pid_max",
-    );
+    let (code, text) = sh(&["in-ns", "pid,mount", "--pid-max", "400"], "cat /proc/sys/kernel/pid_max");
     require!(code == Some(0), "{text}");
     assert_eq!(text, "400");
-    assert_eq!(
-        fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max"),
-        outer
-    );
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max"), outer);
     let family = Family::builder()
         .launcher(&["in-ns", "pid,mount", "--pid-max", "400"])
         .spawn("fork [ storm 1000 say calm fork [ say kid pause ] pause ] pause");
@@ -137,12 +107,8 @@ fn pid_max_is_the_namespaces_own() {
 #[test]
 fn a_time_namespace_shifts_the_clock() {
     require!(is_root(), "needs root");
-    let uptime = |text: &str| {
-        text.split('.')
-            .next()
-            .and_then(|whole| whole.parse::<u64>().ok())
-            .expect("an uptime")
-    };
+    let uptime =
+        |text: &str| text.split('.').next().and_then(|whole| whole.parse::<u64>().ok()).expect("an uptime");
     let outer = uptime(&fs::read_to_string("/proc/uptime").expect("/proc/uptime"));
     let (code, text) = sh(&["in-ns", "time", "--time-offset", "1000000"], "cat /proc/uptime");
     require!(code == Some(0), "{text}");
@@ -151,20 +117,10 @@ fn a_time_namespace_shifts_the_clock() {
 
 #[test]
 fn hidepid_hides_from_another_user() {
-    require!(
-        is_root() && namespaces_work(),
-        "needs root, PID and mount namespaces"
-    );
+    require!(is_root() && namespaces_work(), "needs root, PID and mount namespaces");
     let listing = "id -u; ls /proc | grep -c '^[0-9]'; test -e /proc/1 && echo seen || echo hidden";
-    let hidden = sh(
-        &["in-ns", "pid,mount", "--hidepid", "2", "--uid", "65534"],
-        listing,
-    )
-    .1;
-    assert!(
-        hidden.starts_with("65534\n") && hidden.ends_with("hidden"),
-        "{hidden}"
-    );
+    let hidden = sh(&["in-ns", "pid,mount", "--hidepid", "2", "--uid", "65534"], listing).1;
+    assert!(hidden.starts_with("65534\n") && hidden.ends_with("hidden"), "{hidden}");
     let plain = sh(&["in-ns", "pid,mount", "--uid", "65534"], listing).1;
     assert!(plain.ends_with("seen"), "{plain}");
     // And over our own processes, without a PID namespace
@@ -175,17 +131,11 @@ fn hidepid_hides_from_another_user() {
 #[test]
 fn proc_can_be_the_outer_one_or_empty() {
     require!(namespaces_work(), "needs PID and mount namespaces");
-    let (_, inner) = sh(
-        &["in-ns", "pid,mount", "--no-proc"],
-        "echo $$ $(readlink /proc/self)",
-    );
+    let (_, inner) = sh(&["in-ns", "pid,mount", "--no-proc"], "echo $$ $(readlink /proc/self)");
     let words: Vec<&str> = inner.split_whitespace().collect();
     // The outer /proc knows no PID of this namespace as `self`, or another number
     assert_ne!(words.first(), words.get(1), "{inner}");
-    assert_eq!(
-        sh(&["in-ns", "pid,mount", "--empty-proc"], "ls -A /proc"),
-        (Some(0), String::new())
-    );
+    assert_eq!(sh(&["in-ns", "pid,mount", "--empty-proc"], "ls -A /proc"), (Some(0), String::new()));
     // Scripts go on without /proc, exec too
     let family = Family::builder()
         .launcher(&["in-ns", "mount", "--empty-proc"])
@@ -200,29 +150,17 @@ fn user_namespaces_hold_the_same_users_for_root() {
     let (code, text) = sh(&["in-ns", "user,pid,mount"], "id -u; readlink /proc/self/ns/user");
     require!(code == Some(0), "needs user namespaces: {text}");
     let outer = fs::read_link("/proc/self/ns/user").expect("a user namespace");
-    assert!(
-        text.starts_with('0') && !text.ends_with(outer.to_str().expect("text")),
-        "{text}"
-    );
+    assert!(text.starts_with('0') && !text.ends_with(outer.to_str().expect("text")), "{text}");
     require!(is_root(), "needs root");
-    assert_eq!(
-        sh(&["in-ns", "user,pid,mount", "--uid", "65534"], "id -u").1,
-        "65534"
-    );
+    assert_eq!(sh(&["in-ns", "user,pid,mount", "--uid", "65534"], "id -u").1, "65534");
 }
 
 #[test]
 fn a_net_namespace_is_empty() {
-    let (code, text) = sh(
-        &["in-ns", "net"],
-        "tail -n +3 /proc/net/dev | grep -v lo: | wc -l",
-    );
+    let (code, text) = sh(&["in-ns", "net"], "tail -n +3 /proc/net/dev | grep -v lo: | wc -l");
     require!(code == Some(0), "needs network namespaces: {text}");
     let device_count: u32 = text.parse().expect("a count");
-    let outer = fs::read_to_string("/proc/net/dev")
-        .expect("/proc/net/dev")
-        .lines()
-        .count();
+    let outer = fs::read_to_string("/proc/net/dev").expect("/proc/net/dev").lines().count();
     assert!(device_count == 0 || (device_count as usize) < outer, "{text}");
 }
 
@@ -234,22 +172,8 @@ fn nofile_limits() {
 #[test]
 fn modes_nest() {
     require!(namespaces_work(), "needs PID and mount namespaces");
-    let words = [
-        "in-ns",
-        "pid,mount",
-        "--",
-        "deny",
-        "ENOSYS",
-        "kcmp",
-        "--",
-        "nofile",
-        "50",
-        "60",
-    ];
-    assert_eq!(
-        sh(&words, "ulimit -Sn; grep Seccomp: /proc/self/status").1,
-        "50\nSeccomp:\t2"
-    );
+    let words = ["in-ns", "pid,mount", "--", "deny", "ENOSYS", "kcmp", "--", "nofile", "50", "60"];
+    assert_eq!(sh(&words, "ulimit -Sn; grep Seccomp: /proc/self/status").1, "50\nSeccomp:\t2");
 }
 
 #[test]
@@ -260,10 +184,7 @@ fn a_family_under_a_launcher_keeps_its_members() {
     let kid = family.fact("kid").pid;
     family.poke(kid);
     let limits = fs::read_to_string(format!("/proc/{}/limits", family.fact("b").pid)).expect("limits");
-    let open = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"))
-        .expect("a limit");
+    let open = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     assert!(open.split_whitespace().any(|word| word == "100"), "{limits}");
 }
 
@@ -281,10 +202,7 @@ fn members_are_reached_where_pidfds_are_denied() {
 
 #[test]
 fn stage_as_nobody_under_two_modes() {
-    require!(
-        is_root() && namespaces_work(),
-        "needs root, PID and mount namespaces"
-    );
+    require!(is_root() && namespaces_work(), "needs root, PID and mount namespaces");
     let launch = ["in-ns", "pid,mount", "--uid", "65534", "--", "nofile", "99", "99"];
     stage("stage_as_nobody_under_two_modes", &launch, || {
         assert!(!is_root());

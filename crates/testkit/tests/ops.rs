@@ -14,27 +14,18 @@ fn stat(pid: u32, index: usize) -> Option<String> {
 }
 
 fn ppid(pid: u32) -> u32 {
-    stat(pid, 4)
-        .and_then(|ppid| ppid.parse().ok())
-        .unwrap_or_else(|| panic!("{pid} has ended"))
+    stat(pid, 4).and_then(|ppid| ppid.parse().ok()).unwrap_or_else(|| panic!("{pid} has ended"))
 }
 
 fn exit_code(script: &str) -> Option<i32> {
-    Family::spawn(script)
-        .child()
-        .wait()
-        .expect("a child can be waited for")
-        .code()
+    Family::spawn(script).child().wait().expect("a child can be waited for").code()
 }
 
 #[test]
 fn facts_are_true() {
     let family = Family::spawn(["fork", "[", "say", "kid", "pause", "]", "say", "root", "pause"].as_slice());
     let (root, kid) = (family.fact("root"), family.fact("kid"));
-    assert_eq!(
-        (root.pid, root.tid, root.ppid),
-        (family.root_pid(), family.root_pid(), std::process::id())
-    );
+    assert_eq!((root.pid, root.tid, root.ppid), (family.root_pid(), family.root_pid(), std::process::id()));
     assert_eq!((kid.tid, kid.ppid), (kid.pid, root.pid));
     assert_eq!(ppid(kid.pid), root.pid);
     assert_eq!(stat(kid.pid, 6), Some(kid.sid.to_string()));
@@ -49,9 +40,7 @@ fn a_family_ends_with_its_guard() {
     drop(family);
     for (pid, start) in pids.into_iter().zip(starts) {
         // An orphan's zombie waits for init
-        eventually("the member has gone", || {
-            (stat(pid, 22) != start || stat(pid, 3)? == "Z").then_some(())
-        });
+        eventually("the member has gone", || (stat(pid, 22) != start || stat(pid, 3)? == "Z").then_some(()));
     }
 }
 
@@ -81,10 +70,7 @@ fn end_lets_every_member_exit_with_0() {
     family.end();
     family.wait_all();
     family.wait_ended(kid);
-    assert_eq!(
-        family.child().wait().expect("a child can be waited for").code(),
-        Some(0)
-    );
+    assert_eq!(family.child().wait().expect("a child can be waited for").code(), Some(0));
     family.wait_gone(kid);
 }
 
@@ -93,11 +79,7 @@ fn exit_raise_and_the_end_of_the_script_give_the_status() {
     assert_eq!(exit_code("fork [ exit 1 ]"), Some(0));
     assert_eq!(exit_code("exit 41 exit 42"), Some(41));
     assert_eq!(exit_code("fork [ raise 9 ] reap exit 3"), Some(3));
-    assert_eq!(
-        exit_code("reap"),
-        Some(70),
-        "a script that cannot be carried out says so"
-    );
+    assert_eq!(exit_code("reap"), Some(70), "a script that cannot be carried out says so");
     // 10 is blocked for await, 11 has Rust's own handler, 13 is ignored by Rust, 35 is a realtime signal
     for signal in [9, 15, 10, 11, 13, 35] {
         let mut family = Family::spawn(format!("raise {signal} pause"));
@@ -137,10 +119,7 @@ fn reap_leaves_no_zombie_and_without_it_there_is_one() {
     family.poke(family.fact("root").pid);
     let _ = family.fact("reaped");
     family.wait_gone(kid);
-    assert_eq!(
-        stat(kid, 4).filter(|ppid| *ppid == family.root_pid().to_string()),
-        None
-    );
+    assert_eq!(stat(kid, 4).filter(|ppid| *ppid == family.root_pid().to_string()), None);
 
     let family = Family::spawn("fork [ say kid ] fork [ say kid ] fork [ say kid ] reap-all say done pause");
     let _ = family.fact("done");
@@ -176,29 +155,12 @@ fn a_thread_that_runs_out_ends_alone() {
 fn thread_exit_in_the_main_thread_leaves_the_others_alive() {
     let mut family = Family::spawn("thread [ say t await say still await exit 7 ] thread-exit");
     let thread = family.fact("t");
-    eventually("the main thread ends", || {
-        (stat(thread.pid, 3)? == "Z").then_some(())
-    });
-    assert!(
-        family
-            .child()
-            .try_wait()
-            .expect("a child can be waited for")
-            .is_none()
-    );
+    eventually("the main thread ends", || (stat(thread.pid, 3)? == "Z").then_some(()));
+    assert!(family.child().try_wait().expect("a child can be waited for").is_none());
     family.poke(thread.pid);
-    assert_eq!(
-        family.fact("still"),
-        Fact {
-            name: "still".into(),
-            ..thread.clone()
-        }
-    );
+    assert_eq!(family.fact("still"), Fact { name: "still".into(), ..thread.clone() });
     family.poke(thread.pid);
-    assert_eq!(
-        family.child().wait().expect("a child can be waited for").code(),
-        Some(7)
-    );
+    assert_eq!(family.child().wait().expect("a child can be waited for").code(), Some(7));
 }
 
 #[test]
@@ -259,10 +221,7 @@ fn setsid_name_and_undumpable_change_what_proc_says() {
         Family::spawn(r"fork [ setsid name a)\sR\s1\s(\n say x undumpable await say y pause ] pause");
     let x = family.fact("x");
     assert_eq!((x.sid, stat(x.pid, 6)), (x.pid, Some(x.pid.to_string())));
-    assert_eq!(
-        fs::read(format!("/proc/{}/comm", x.pid)).expect("a name"),
-        b"a) R 1 (\n\n"
-    );
+    assert_eq!(fs::read(format!("/proc/{}/comm", x.pid)).expect("a name"), b"a) R 1 (\n\n");
     family.poke(x.pid);
     let y = family.fact("y");
     let owner = |path: &str| {
@@ -282,11 +241,7 @@ fn setuid_drops_everything() {
     require!(is_root(), "needs root");
     let family = Family::spawn("fork [ setuid 65534 say nobody exec [ say again pause ] ] pause");
     let status = fs::read_to_string(format!("/proc/{}/status", family.fact("again").pid)).expect("a status");
-    for line in [
-        "Uid:\t65534\t65534\t65534\t65534",
-        "Gid:\t65534\t65534\t65534\t65534",
-        "Groups:\t \n",
-    ] {
+    for line in ["Uid:\t65534\t65534\t65534\t65534", "Gid:\t65534\t65534\t65534\t65534", "Groups:\t \n"] {
         assert!(status.contains(line), "{line} in {status}");
     }
     assert_eq!(family.fact("again").pid, family.fact("nobody").pid);
@@ -295,9 +250,7 @@ fn setuid_drops_everything() {
 #[test]
 fn a_family_starts_as_another_user() {
     require!(is_root(), "needs root");
-    let family = Family::builder()
-        .uid(65534)
-        .spawn("fork [ say kid await say poked pause ] pause");
+    let family = Family::builder().uid(65534).spawn("fork [ say kid await say poked pause ] pause");
     let kid = family.fact("kid").pid;
     let status = fs::read_to_string(format!("/proc/{kid}/status")).expect("a status");
     assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
@@ -312,20 +265,11 @@ fn hopper_hands_on_through_its_generations() {
     let (first, last) = (family.fact("first"), family.fact("last"));
     assert_ne!(last.sid, first.sid, "the 49th generation called setsid");
     assert_ne!(last.sid, last.pid, "the 50th did not");
-    assert!(
-        family
-            .child()
-            .try_wait()
-            .expect("a child can be waited for")
-            .is_none()
-    );
+    assert!(family.child().try_wait().expect("a child can be waited for").is_none());
     // Without a fork around it, the root itself is the first to go
     let mut family = Family::spawn("hopper 3 say last orphaned say alone pause");
     assert_ne!(family.fact("last").pid, family.root_pid());
-    assert_eq!(
-        family.child().wait().expect("a child can be waited for").code(),
-        Some(0)
-    );
+    assert_eq!(family.child().wait().expect("a child can be waited for").code(), Some(0));
     let _ = family.fact("alone");
     // And for ever ends with the lifeline
     let family = Family::spawn("hopper 0");
@@ -337,10 +281,7 @@ fn hopper_hands_on_through_its_generations() {
 fn storm_forks_and_reaps() {
     let forks = || {
         let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");
-        let line = stat
-            .lines()
-            .find_map(|line| line.strip_prefix("processes "))
-            .expect("a fork counter");
+        let line = stat.lines().find_map(|line| line.strip_prefix("processes ")).expect("a fork counter");
         line.parse::<u64>().expect("a number")
     };
     let before = forks();
@@ -359,14 +300,8 @@ fn storm_forks_and_reaps() {
 fn a_wrong_script_panics_in_the_test() {
     let outcome = std::panic::catch_unwind(|| Family::spawn("fork [ say").child().id());
     assert!(outcome.is_err());
-    let help = Command::new(binary())
-        .arg("--help")
-        .output()
-        .expect("the binary runs");
+    let help = Command::new(binary()).arg("--help").output().expect("the binary runs");
     assert!(help.status.success() && help.stdout.starts_with(b"pidigree-testkit OP"));
-    let wrong = Command::new(binary())
-        .arg("dance")
-        .output()
-        .expect("the binary runs");
+    let wrong = Command::new(binary()).arg("dance").output().expect("the binary runs");
     assert_eq!(wrong.status.code(), Some(2));
 }

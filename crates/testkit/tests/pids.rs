@@ -54,18 +54,14 @@ fn without_clone3_the_last_pid_is_written() {
 #[test]
 fn an_exited_child_is_a_zombie_until_reaped() {
     require!(is_root(), "needs root");
-    stage(
-        "an_exited_child_is_a_zombie_until_reaped",
-        &["in-ns", "pid,mount"],
-        || {
-            let mut child = fork_with_pid(8_000).expect("the PID is free");
-            child.exit_without_reap();
-            child.exit_without_reap();
-            assert_eq!(stat(8_000, 3).as_deref(), Some("Z"));
-            child.kill_and_reap();
-            assert!(stat(8_000, 3).is_none());
-        },
-    );
+    stage("an_exited_child_is_a_zombie_until_reaped", &["in-ns", "pid,mount"], || {
+        let mut child = fork_with_pid(8_000).expect("the PID is free");
+        child.exit_without_reap();
+        child.exit_without_reap();
+        assert_eq!(stat(8_000, 3).as_deref(), Some("Z"));
+        child.kill_and_reap();
+        assert!(stat(8_000, 3).is_none());
+    });
 }
 
 #[test]
@@ -129,14 +125,9 @@ fn copies_end_with_the_process_that_forked_them() {
             std::process::exit(5);
         }
         let exe = std::env::current_exe().expect("a test knows its own executable");
-        let status = Command::new(exe)
-            .args(["--exact", name, "--nocapture"])
-            .env(ABANDON, "1")
-            .status();
+        let status = Command::new(exe).args(["--exact", name, "--nocapture"]).env(ABANDON, "1").status();
         assert_eq!(status.expect("it runs").code(), Some(5));
-        eventually("the copies end, and init reaps them", || {
-            (others() == 0).then_some(())
-        });
+        eventually("the copies end, and init reaps them", || (others() == 0).then_some(()));
     });
 }
 
@@ -144,7 +135,5 @@ fn copies_end_with_the_process_that_forked_them() {
 fn others() -> usize {
     let entries = fs::read_dir("/proc").expect("/proc can be read");
     let names = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    names
-        .filter(|pid| *pid != 1 && *pid != std::process::id())
-        .count()
+    names.filter(|pid| *pid != 1 && *pid != std::process::id()).count()
 }

@@ -8,9 +8,7 @@ const LAUNCH: &[&str] = &["nofile", "123", "456"];
 
 fn soft_limit() -> bool {
     std::fs::read_to_string("/proc/self/limits").is_ok_and(|limits| {
-        limits
-            .lines()
-            .any(|line| line.starts_with("Max open files") && line.contains(" 123 "))
+        limits.lines().any(|line| line.starts_with("Max open files") && line.contains(" 123 "))
     })
 }
 
@@ -22,10 +20,7 @@ fn failure(test: &str, launch: &[&str], body: impl FnOnce()) -> String {
         }
         return String::new();
     }
-    *outcome
-        .expect_err("the stage fails")
-        .downcast::<String>()
-        .expect("a message")
+    *outcome.expect_err("the stage fails").downcast::<String>().expect("a message")
 }
 
 #[test]
@@ -46,10 +41,7 @@ fn a_panic_inside_is_one_outside_with_the_output() {
         panic!("broken promise");
     });
     if !soft_limit() {
-        assert!(
-            message.contains("a word on the way") && message.contains("broken promise"),
-            "{message}"
-        );
+        assert!(message.contains("a word on the way") && message.contains("broken promise"), "{message}");
     }
 }
 
@@ -82,10 +74,7 @@ fn a_world_that_cannot_be_made_skips_the_test() {
     let name = "a_world_that_cannot_be_made_skips_the_test";
     let launch = ["nofile", "9", "8"];
     let outcome = catch_unwind(|| stage(name, &launch, || unreachable!()));
-    assert_eq!(
-        outcome.is_err(),
-        std::env::var("PIDIGREE_NO_SKIP").is_ok_and(|value| value == "1")
-    );
+    assert_eq!(outcome.is_err(), std::env::var("PIDIGREE_NO_SKIP").is_ok_and(|value| value == "1"));
 }
 
 #[test]

@@ -59,22 +59,16 @@ struct Observer {
 fn observer() -> impl Strategy<Value = Observer> {
     let mostly = || prop::bool::weighted(0.9);
     let offset = prop_oneof![6 => Just(0), 1 => Just(3), 1 => Just(-5), 1 => Just(MOMENTS as i64)];
-    (
-        any::<prop::sample::Index>(),
-        any::<bool>(),
-        mostly(),
-        mostly(),
-        mostly(),
-        offset,
-    )
-        .prop_map(|(level, unique, start, namespace, boot, offset)| Observer {
+    (any::<prop::sample::Index>(), any::<bool>(), mostly(), mostly(), mostly(), offset).prop_map(
+        |(level, unique, start, namespace, boot, offset)| Observer {
             level,
             unique,
             start,
             namespace,
             boot,
             offset,
-        })
+        },
+    )
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -154,11 +148,7 @@ impl World {
         for process in &mut self.processes {
             process.alive = false;
         }
-        self.namespaces.push(Namespace {
-            inode: 1000,
-            parent: None,
-            alive: true,
-        });
+        self.namespaces.push(Namespace { inode: 1000, parent: None, alive: true });
     }
 
     fn step(&mut self, step: &Step) {
@@ -188,17 +178,9 @@ impl World {
             Step::Unshare { parent } => {
                 let parent = *parent.get(&self.living_namespaces());
                 // The lowest number that is free now, as the kernel's allocator gives it.
-                let used = |inode| {
-                    self.namespaces
-                        .iter()
-                        .any(|other| other.alive && other.inode == inode)
-                };
+                let used = |inode| self.namespaces.iter().any(|other| other.alive && other.inode == inode);
                 let inode = (1001..).find(|&inode| !used(inode)).unwrap();
-                self.namespaces.push(Namespace {
-                    inode,
-                    parent: Some(parent),
-                    alive: true,
-                });
+                self.namespaces.push(Namespace { inode, parent: Some(parent), alive: true });
             }
             Step::Collapse { namespace } => {
                 let namespace = *namespace.get(&self.living_namespaces());
@@ -214,15 +196,11 @@ impl World {
     }
 
     fn living_namespaces(&self) -> Vec<usize> {
-        (0..self.namespaces.len())
-            .filter(|&at| self.namespaces[at].alive)
-            .collect()
+        (0..self.namespaces.len()).filter(|&at| self.namespaces[at].alive).collect()
     }
 
     fn living(&self, which: &prop::sample::Index) -> Option<usize> {
-        let living: Vec<usize> = (0..self.processes.len())
-            .filter(|&at| self.processes[at].alive)
-            .collect();
+        let living: Vec<usize> = (0..self.processes.len()).filter(|&at| self.processes[at].alive).collect();
         (!living.is_empty()).then(|| *which.get(&living))
     }
 
@@ -247,12 +225,7 @@ impl World {
     }
 
     fn start_with(&mut self, pids: Vec<(usize, u32)>) -> usize {
-        self.processes.push(Process {
-            start: self.now,
-            unique: self.next_unique,
-            pids,
-            alive: true,
-        });
+        self.processes.push(Process { start: self.now, unique: self.next_unique, pids, alive: true });
         self.next_unique += 1;
         self.processes.len() - 1
     }
@@ -274,10 +247,7 @@ impl World {
         let &(namespace, pid) = observer.level.get(&of.pids);
         // The kernel shifts, and then rounds; so does the observer's clock.
         let tick = |moment: u64| (moment as i64 + observer.offset) as u64 / MOMENTS;
-        let start = StartTime {
-            ticks: tick(of.start),
-            offset: observer.offset * NANOSECONDS,
-        };
+        let start = StartTime { ticks: tick(of.start), offset: observer.offset * NANOSECONDS };
         let identity = Identity {
             pid: Pid::new(pid).unwrap(),
             unique: observer.unique.then_some(of.unique),
@@ -290,9 +260,7 @@ impl World {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&Record, &Record)> {
-        self.records
-            .iter()
-            .flat_map(|a| self.records.iter().map(move |b| (a, b)))
+        self.records.iter().flat_map(|a| self.records.iter().map(move |b| (a, b)))
     }
 }
 
@@ -394,23 +362,13 @@ proptest! {
 
 fn whole_view(unique: bool) -> Observer {
     // The namespace at the top is the only one here.
-    Observer {
-        level: top(),
-        unique,
-        start: true,
-        namespace: true,
-        boot: true,
-        offset: 0,
-    }
+    Observer { level: top(), unique, start: true, namespace: true, boot: true, offset: 0 }
 }
 
 fn top() -> prop::sample::Index {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
-    any::<prop::sample::Index>()
-        .new_tree(&mut TestRunner::deterministic())
-        .unwrap()
-        .current()
+    any::<prop::sample::Index>().new_tree(&mut TestRunner::deterministic()).unwrap().current()
 }
 
 /// 200 processes with one PID in one tick; only the last lives on. The pair (PID, start time) takes them all for one.
@@ -477,10 +435,7 @@ fn the_simulated_worlds_are_hard_enough() {
         ("same", verdicts[0]),
         ("different", verdicts[1]),
         ("unknown", verdicts[2]),
-        (
-            "two processes of one boot, PID and start time, one of them settled",
-            fooled,
-        ),
+        ("two processes of one boot, PID and start time, one of them settled", fooled),
         ("two namespaces seen through one inode number", inodes),
         ("one unique id in two boots", boots),
         ("one process under two start times", offsets),

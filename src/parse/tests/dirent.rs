@@ -34,9 +34,7 @@ fn records() -> impl Strategy<Value = Vec<(u64, i64, u8, Vec<u8>)>> {
 }
 
 fn buffer(records: &[(u64, i64, u8, Vec<u8>)]) -> Vec<u8> {
-    let bytes = records
-        .iter()
-        .map(|(inode, offset, kind, name)| record(*inode, *offset, *kind, name));
+    let bytes = records.iter().map(|(inode, offset, kind, name)| record(*inode, *offset, *kind, name));
     bytes.collect::<Vec<_>>().concat()
 }
 

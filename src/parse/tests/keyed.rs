@@ -44,9 +44,6 @@ proptest! {
 #[test]
 fn the_first_line_with_the_key_decides() {
     assert_eq!(keyed::number(b"Pid:\tx\nPid:\t5\n", "Pid:"), None);
-    assert_eq!(
-        keyed::number(b"processes_running 3\nprocesses 7\n", "processes"),
-        Some(7)
-    );
+    assert_eq!(keyed::number(b"processes_running 3\nprocesses 7\n", "processes"), Some(7));
     assert_eq!(keyed::number(b"Pid:\t-1\n", "Pid:"), Some(-1));
 }

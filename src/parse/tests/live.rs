@@ -62,11 +62,7 @@ fn stat_of_a_zombie_tells_its_exit_code() {
         eprintln!("skipped: there is no /proc here");
         return;
     }
-    let mut child = Command::new("sh")
-        .args(["-c", "exit 3"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Command::new("sh").args(["-c", "exit 3"]).stdout(Stdio::piped()).spawn().unwrap();
     // Its end is seen when the pipe has no writer any more; the state follows within the same exit.
     std::io::copy(child.stdout.as_mut().unwrap(), &mut std::io::sink()).unwrap();
     let path = format!("/proc/{}/stat", child.id());
@@ -93,11 +89,7 @@ fn status_of_every_thread_is_read_as_procfs_reads_it() {
             continue;
         };
         compared += 1;
-        for (key, value) in [
-            ("Tgid:", status.tgid),
-            ("Pid:", status.pid),
-            ("PPid:", status.ppid),
-        ] {
+        for (key, value) in [("Tgid:", status.tgid), ("Pid:", status.pid), ("PPid:", status.ppid)] {
             assert_eq!(keyed::number(text, key), Some(i64::from(value)), "{key} of {tid}");
         }
     }
@@ -117,10 +109,7 @@ fn the_fork_counter_is_read_as_procfs_reads_it() {
         is_little_endian: cfg!(target_endian = "little"),
     };
     let stats = KernelStats::from_read(&text[..], &system).unwrap();
-    assert_eq!(
-        keyed::number(&text, "processes"),
-        i64::try_from(stats.processes).ok()
-    );
+    assert_eq!(keyed::number(&text, "processes"), i64::try_from(stats.processes).ok());
 }
 
 #[test]
@@ -129,13 +118,8 @@ fn a_listing_of_proc_gives_the_pids_that_std_lists() {
         eprintln!("skipped: there is no /proc here");
         return;
     };
-    let names: Vec<String> = listing
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    let records: Vec<u8> = names
-        .iter()
-        .flat_map(|name| dirent::record(1, 1, 4, name.as_bytes()))
-        .collect();
+    let names: Vec<String> = listing.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let records: Vec<u8> = names.iter().flat_map(|name| dirent::record(1, 1, 4, name.as_bytes())).collect();
     let expected: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     assert_eq!(dirent::read(&records), Some(expected));
 }
@@ -171,9 +155,5 @@ fn the_time_offset_is_read() {
         eprintln!("skipped: there are no time namespaces here");
         return;
     };
-    assert!(
-        timens_offsets::boottime(&text).is_some(),
-        "{}",
-        text.escape_ascii()
-    );
+    assert!(timens_offsets::boottime(&text).is_some(), "{}", text.escape_ascii());
 }

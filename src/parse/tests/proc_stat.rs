@@ -17,13 +17,7 @@ struct Line {
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "\"{}\" made of {:?}, exit code {}",
-            self.bytes.escape_ascii(),
-            self.stat,
-            self.exit_code
-        )
+        write!(f, "\"{}\" made of {:?}, exit code {}", self.bytes.escape_ascii(), self.stat, self.exit_code)
     }
 }
 
@@ -37,27 +31,19 @@ fn comm() -> impl Strategy<Value = Vec<u8>> {
         Just(b" ".to_vec()),
         Just(b"\n".to_vec()),
         Just(b"\xff\xc3".to_vec()),
-        any::<u8>()
-            .prop_filter("a name holds no NUL", |&byte| byte != 0)
-            .prop_map(|byte| vec![byte]),
+        any::<u8>().prop_filter("a name holds no NUL", |&byte| byte != 0).prop_map(|byte| vec![byte]),
     ];
-    (
-        prop::collection::vec(evil, 0..20),
-        prop_oneof![Just(15), Just(63)],
-    )
-        .prop_map(|(parts, length)| {
-            let mut comm = parts.concat();
-            comm.truncate(length);
-            comm
-        })
+    (prop::collection::vec(evil, 0..20), prop_oneof![Just(15), Just(63)]).prop_map(|(parts, length)| {
+        let mut comm = parts.concat();
+        comm.truncate(length);
+        comm
+    })
 }
 
 fn line() -> impl Strategy<Value = Line> {
     let pid = || prop_oneof![Just(0), 1..=i32::MAX as u32];
-    let numbers = prop::collection::vec(
-        prop_oneof![Just(0), any::<u32>().prop_map(u64::from), any::<u64>()],
-        53,
-    );
+    let numbers =
+        prop::collection::vec(prop_oneof![Just(0), any::<u32>().prop_map(u64::from), any::<u64>()], 53);
     let ours = (
         1..=i32::MAX as u32,
         prop::sample::select(&b"RSDTtZXIP"[..]),
@@ -96,22 +82,8 @@ fn line() -> impl Strategy<Value = Line> {
         }
         bytes.push(b'\n');
         let session = u32::try_from(session).unwrap_or(0);
-        let stat = ProcStat {
-            pid,
-            state,
-            ppid,
-            session,
-            num_threads,
-            starttime,
-            exit_signal,
-        };
-        Line {
-            stat,
-            exit_code: code,
-            bytes,
-
-            exit_signal_end,
-        }
+        let stat = ProcStat { pid, state, ppid, session, num_threads, starttime, exit_signal };
+        Line { stat, exit_code: code, bytes, exit_signal_end }
     })
 }
 
@@ -193,10 +165,6 @@ fn every_end_of_a_process_is_told_apart() {
         ('R', 0, false, true),
     ] {
         let stat = line(state, threads);
-        assert_eq!(
-            (stat.is_zombie(), stat.is_reaped()),
-            (zombie, reaped),
-            "{state} {threads}"
-        );
+        assert_eq!((stat.is_zombie(), stat.is_reaped()), (zombie, reaped), "{state} {threads}");
     }
 }

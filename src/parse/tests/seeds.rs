@@ -34,10 +34,8 @@ fn every_parser_has_its_fuzz_target() {
         eprintln!("skipped: no fuzz/fuzz_targets in this package");
         return;
     }
-    let expected: Vec<PathBuf> = check::ALL
-        .iter()
-        .map(|(name, _)| targets.join(format!("{name}.rs")))
-        .collect();
+    let expected: Vec<PathBuf> =
+        check::ALL.iter().map(|(name, _)| targets.join(format!("{name}.rs"))).collect();
     assert_eq!(list(&targets), expected);
 }
 

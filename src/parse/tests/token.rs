@@ -32,15 +32,8 @@ pub(crate) fn identity() -> impl Strategy<Value = Identity> {
 
 /// One of which all is known, so that its token has every field.
 fn whole() -> impl Strategy<Value = Identity> {
-    (
-        pid(),
-        10_000_000..u64::MAX,
-        any::<u64>(),
-        1..i64::MAX,
-        any::<bool>(),
-        any::<[u8; 16]>(),
-    )
-        .prop_map(|(pid, number, ticks, offset, settled, boot)| Identity {
+    (pid(), 10_000_000..u64::MAX, any::<u64>(), 1..i64::MAX, any::<bool>(), any::<[u8; 16]>()).prop_map(
+        |(pid, number, ticks, offset, settled, boot)| Identity {
             pid,
             unique: Some(number),
             start: Some(StartTime { ticks, offset }),
@@ -48,7 +41,8 @@ fn whole() -> impl Strategy<Value = Identity> {
             pid_namespace: Some(number),
             // A letter, for upper case to change something.
             boot: Some(BootId(boot.map(|byte| byte | 0x0a))),
-        })
+        },
+    )
 }
 
 fn assert_refused(text: &str) {
@@ -61,10 +55,7 @@ fn assert_refused(text: &str) {
     let message = error.to_string();
     assert!(!message.contains(char::is_control), "{message:?} is not one line");
     let start: String = text.chars().take(120).collect();
-    assert!(
-        message.contains(&format!("{start:?}")),
-        "{message} does not show {start:?}"
-    );
+    assert!(message.contains(&format!("{start:?}")), "{message} does not show {start:?}");
     assert!(message.len() < 2048, "{message}");
     check::token(text.as_bytes());
 }
@@ -226,17 +217,8 @@ fn the_token_in_the_documentation_is_one() {
     assert_eq!(identity.to_string(), token);
     assert_eq!(identity.pid().get(), 4242);
     assert_eq!(identity.unique_id(), Some(70123));
-    assert_eq!(
-        identity.start_time(),
-        Some(StartTime {
-            ticks: 115_756,
-            offset: 0
-        })
-    );
+    assert_eq!(identity.start_time(), Some(StartTime { ticks: 115_756, offset: 0 }));
     assert!(identity.settled);
     assert_eq!(identity.pid_namespace(), Some(4_026_531_836));
-    assert_eq!(
-        identity.boot_id().unwrap().to_string(),
-        "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
-    );
+    assert_eq!(identity.boot_id().unwrap().to_string(), "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9");
 }

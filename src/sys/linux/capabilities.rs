@@ -20,10 +20,7 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
     };
 
     let identity = if world.pidfs && world.boot.is_some() {
-        (
-            Proven,
-            "pidfs gives every process of this boot a number of its own (Linux 6.9)",
-        )
+        (Proven, "pidfs gives every process of this boot a number of its own (Linux 6.9)")
     } else if world.pidfs {
         (
             BestEffort,
@@ -38,35 +35,22 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
         (Unavailable, no_proc)
     };
     let parent = if world.info {
-        (
-            Proven,
-            "PIDFD_GET_INFO asks the pinned process itself (Linux 6.13), and hidepid does not matter",
-        )
+        (Proven, "PIDFD_GET_INFO asks the pinned process itself (Linux 6.13), and hidepid does not matter")
     } else if proc {
-        (
-            Proven,
-            "/proc/PID/stat of a pinned process; processes that hidepid hides are reported as denied",
-        )
+        (Proven, "/proc/PID/stat of a pinned process; processes that hidepid hides are reported as denied")
     } else {
         (Unavailable, no_proc)
     };
     let ancestry = match parent {
-        (Proven, _) => (
-            Proven,
-            "every link is verified while pinned; an orphan is seen only through its session",
-        ),
+        (Proven, _) => {
+            (Proven, "every link is verified while pinned; an orphan is seen only through its session")
+        }
         unavailable => unavailable,
     };
     let exit = if world.pidfd {
-        (
-            Proven,
-            "a pidfd becomes readable at the end (Linux 5.3); no polling",
-        )
+        (Proven, "a pidfd becomes readable at the end (Linux 5.3); no polling")
     } else if proc {
-        (
-            BestEffort,
-            "no pidfds: found by looking, every 1 to 20 ms, or more where thousands are watched",
-        )
+        (BestEffort, "no pidfds: found by looking, every 1 to 20 ms, or more where thousands are watched")
     } else {
         (Unavailable, no_proc)
     };
@@ -76,39 +60,24 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
             "the pidfd keeps the status of any process once it is reaped (Linux 6.15); of zombies, own or ptraceable ones tell",
         )
     } else if exit.0 != Unavailable {
-        (
-            BestEffort,
-            "of our own children, and of zombies that we may ptrace; else unknown",
-        )
+        (BestEffort, "of our own children, and of zombies that we may ptrace; else unknown")
     } else {
         exit
     };
     let signal = if world.signal {
-        (
-            Proven,
-            "pidfd_send_signal reaches the pinned process or nobody (Linux 5.1)",
-        )
+        (Proven, "pidfd_send_signal reaches the pinned process or nobody (Linux 5.1)")
     } else {
-        (
-            Unavailable,
-            "pidfd_send_signal is not offered here, and kill(2) could reach a stranger",
-        )
+        (Unavailable, "pidfd_send_signal is not offered here, and kill(2) could reach a stranger")
     };
     let thread = if world.thread && world.info {
-        (
-            Proven,
-            "PIDFD_THREAD pins the thread while its owner is read (Linux 6.9)",
-        )
+        (Proven, "PIDFD_THREAD pins the thread while its owner is read (Linux 6.9)")
     } else if proc {
         (Proven, "/proc/TID/status, kept open while its owner is opened")
     } else {
         (Unavailable, no_proc)
     };
     let peer = if !cfg!(pidigree_force_procfs) && pins_peers() {
-        (
-            Proven,
-            "SO_PEERPIDFD: the kernel pinned the peer when it connected (Linux 6.5)",
-        )
+        (Proven, "SO_PEERPIDFD: the kernel pinned the peer when it connected (Linux 6.5)")
     } else {
         (
             Unavailable,
@@ -116,15 +85,9 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
         )
     };
     let children = if world.children {
-        (
-            Proven,
-            "the kernel's own lists, /proc/PID/task/TID/children: costs as much as the family is large",
-        )
+        (Proven, "the kernel's own lists, /proc/PID/task/TID/children: costs as much as the family is large")
     } else if proc {
-        (
-            Proven,
-            "no /proc/PID/task/TID/children here: costs a scan of the whole table",
-        )
+        (Proven, "no /proc/PID/task/TID/children here: costs a scan of the whole table")
     } else {
         (Unavailable, no_proc)
     };
@@ -149,14 +112,14 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
         ("children", children),
         ("snapshot", snapshot),
     ];
+    let backend = match (world.pidfd, world.info) {
+        (true, true) => "pidfd, asked by PIDFD_GET_INFO",
+        (true, false) => "pidfd, asked through /proc",
+        (false, _) => "procfs",
+    };
     Ok(Capabilities {
-        all: all
-            .map(|(question, (grade, reason))| Capability {
-                question,
-                grade,
-                reason,
-            })
-            .into(),
+        backend,
+        all: all.map(|(question, (grade, reason))| Capability { question, grade, reason }).into(),
     })
 }
 
@@ -168,11 +131,8 @@ fn keeps_status() -> bool {
         let _ = tell.send(nix::unistd::gettid().as_raw());
         let _ = ended.recv();
     });
-    let fd = told
-        .recv()
-        .ok()
-        .and_then(Pid::from_raw)
-        .and_then(|tid| syscall::pidfd_open(tid, PIDFD_THREAD).ok());
+    let fd =
+        told.recv().ok().and_then(Pid::from_raw).and_then(|tid| syscall::pidfd_open(tid, PIDFD_THREAD).ok());
     drop(end);
     let _ = thread.join();
     let Some(fd) = fd else { return false };

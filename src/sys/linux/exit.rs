@@ -43,9 +43,7 @@ impl Handle {
         }
         match syscall::pidfd_info(self.as_fd(), PidfdInfo::PID | PidfdInfo::EXIT) {
             Ok(info) if info.mask & PidfdInfo::EXIT != 0 => Reaped::Status(from_wait(info.exit_code)),
-            Ok(info) => Reaped::NotYet {
-                parent: Pid::new(info.ppid),
-            },
+            Ok(info) => Reaped::NotYet { parent: Pid::new(info.ppid) },
             Err(_) => Reaped::Status(ExitStatus::Unknown),
         }
     }

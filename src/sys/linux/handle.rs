@@ -48,23 +48,11 @@ impl Handle {
         let world = world()?;
         let mut handle = if world.pidfd {
             let fd = step::open_pidfd(pid, OPEN)?;
-            Handle {
-                pid,
-                fd,
-                kind: Kind::Pidfd,
-                world,
-                start: None,
-            }
+            Handle { pid, fd, kind: Kind::Pidfd, world, start: None }
         } else {
             world.need_proc(pid, OPEN)?;
             let fd = procfs::open_directory(pid).map_err(|errno| procfs::refused(pid, OPEN, errno))?;
-            Handle {
-                pid,
-                fd,
-                kind: Kind::Directory,
-                world,
-                start: None,
-            }
+            Handle { pid, fd, kind: Kind::Directory, world, start: None }
         };
         if !world.pidfs {
             handle.start = handle.read_start()?;
@@ -75,13 +63,7 @@ impl Handle {
     /// For a pidfd that the kernel made for us, and the PID that it says it is of.
     pub(super) fn of_pidfd(pid: Pid, fd: OwnedFd) -> Result<Handle> {
         let world = world()?;
-        let mut handle = Handle {
-            pid,
-            fd,
-            kind: Kind::Pidfd,
-            world,
-            start: None,
-        };
+        let mut handle = Handle { pid, fd, kind: Kind::Pidfd, world, start: None };
         if handle.is_reaped()? {
             return Err(Error::gone(pid, OPEN));
         }
@@ -134,10 +116,7 @@ impl Handle {
         };
         match self.stat("identify") {
             Ok(stat) => Ok(self.world.time_offset.map(|offset| Start {
-                time: StartTime {
-                    ticks: stat.starttime,
-                    offset,
-                },
+                time: StartTime { ticks: stat.starttime, offset },
                 settled: stat.starttime < ticks,
             })),
             Err(error) if error.is_gone() || error.is_thread() || error.is_limit() => Err(error),

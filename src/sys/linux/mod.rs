@@ -24,15 +24,10 @@ pub(crate) use world::{age, world};
 
 /// The number of a signal of signal(7), named without `SIG`.
 pub(crate) fn signal_number(name: &str) -> Option<i32> {
-    format!("SIG{name}")
-        .parse::<nix::sys::signal::Signal>()
-        .ok()
-        .map(|signal| signal as i32)
+    format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
 }
 
 /// Its name, with `SIG`.
 pub(crate) fn signal_name(number: i32) -> Option<&'static str> {
-    nix::sys::signal::Signal::try_from(number)
-        .ok()
-        .map(nix::sys::signal::Signal::as_str)
+    nix::sys::signal::Signal::try_from(number).ok().map(nix::sys::signal::Signal::as_str)
 }

@@ -46,11 +46,7 @@ impl Poller {
     pub(crate) fn new() -> Result<Poller> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|errno| Error::os(None, "create a process watcher", errno.into()))?;
-        Ok(Poller {
-            epoll,
-            looked_at: Mutex::default(),
-            crowded: AtomicU64::new(0),
-        })
+        Ok(Poller { epoll, looked_at: Mutex::default(), crowded: AtomicU64::new(0) })
     }
 
     /// Reports `key` once when the process has ended, at once if it has. Keys are the caller's, below `u64::MAX`.
@@ -63,9 +59,7 @@ impl Poller {
             }
             looked_at.handles.insert(key, Arc::clone(handle));
             // It may have ended already: fire at once.
-            looked_at
-                .fire_in(Duration::ZERO)
-                .map_err(|errno| failed(handle, errno))?;
+            looked_at.fire_in(Duration::ZERO).map_err(|errno| failed(handle, errno))?;
             return Ok(Registration { copy: None });
         }
         // One-shot: a pidfd stays readable for ever (trap 8).
@@ -77,9 +71,7 @@ impl Poller {
                     .as_fd()
                     .try_clone_to_owned()
                     .map_err(|error| Error::os(handle.pid(), WATCH, error))?;
-                self.epoll
-                    .add(&copy, event)
-                    .map_err(|errno| failed(handle, errno))?;
+                self.epoll.add(&copy, event).map_err(|errno| failed(handle, errno))?;
                 Ok(Registration { copy: Some(copy) })
             }
             Err(errno) => Err(failed(handle, errno)),
@@ -122,12 +114,9 @@ impl Poller {
     }
 
     fn start_timer(&self) -> Result<TimerFd, Errno> {
-        let timer = TimerFd::new(
-            ClockId::CLOCK_MONOTONIC,
-            TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
-        )?;
-        self.epoll
-            .add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        self.epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
         Ok(timer)
     }
 
@@ -146,10 +135,7 @@ impl Poller {
             crate::debug!(from = soft, to = hard, "raised the soft limit of open files");
             self.crowded.store(hard / 4 * 3, Ordering::Relaxed);
         } else {
-            self.crowded.store(
-                if number >= crowded { u64::MAX } else { crowded },
-                Ordering::Relaxed,
-            );
+            self.crowded.store(if number >= crowded { u64::MAX } else { crowded }, Ordering::Relaxed);
         }
     }
 }
@@ -180,11 +166,7 @@ impl LookedAt {
         if ended.is_empty() {
             // At most a twentieth of one processor.
             let pause = (started.elapsed() * 20).max(Duration::from_millis(10));
-            let result = if self.handles.is_empty() {
-                self.stop()
-            } else {
-                self.fire_in(pause)
-            };
+            let result = if self.handles.is_empty() { self.stop() } else { self.fire_in(pause) };
             result.map_err(|errno| Error::os(None, "set a timer", errno.into()))?;
         }
         keys.append(&mut ended);
@@ -194,10 +176,7 @@ impl LookedAt {
     fn fire_in(&self, pause: Duration) -> Result<(), Errno> {
         let Some(timer) = &self.timer else { return Ok(()) };
         let pause = pause.max(Duration::from_nanos(1));
-        timer.set(
-            Expiration::OneShot(TimeSpec::from_duration(pause)),
-            TimerSetTimeFlags::empty(),
-        )
+        timer.set(Expiration::OneShot(TimeSpec::from_duration(pause)), TimerSetTimeFlags::empty())
     }
 
     fn stop(&self) -> Result<(), Errno> {

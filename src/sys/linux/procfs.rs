@@ -27,10 +27,7 @@ impl ProcPath {
     /// `/proc/PID` and then `rest`, which starts with a slash or is empty.
     #[inline]
     pub(super) fn new(pid: Pid, rest: &str) -> ProcPath {
-        let mut path = ProcPath {
-            bytes: [0; 64],
-            length: 0,
-        };
+        let mut path = ProcPath { bytes: [0; 64], length: 0 };
         path.push(b"/proc/");
         path.push_number(pid.get());
         path.push(rest.as_bytes());
@@ -86,21 +83,12 @@ pub(super) fn open_directory(pid: Pid) -> Result<OwnedFd, Errno> {
 /// /proc/PID/stat, open: it stays with this process too, and `read_stat` reads it anew each time.
 #[inline]
 pub(super) fn open_stat(pid: Pid) -> Result<OwnedFd, Errno> {
-    open(
-        ProcPath::new(pid, "/stat").as_c_str(),
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+    open(ProcPath::new(pid, "/stat").as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// The stat file of an open /proc/PID.
 pub(super) fn open_stat_at(directory: impl AsFd) -> Result<OwnedFd, Errno> {
-    openat(
-        directory,
-        c"stat",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+    openat(directory, c"stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Reads an open stat file from its start; the kernel makes the line at this moment, in one piece.
@@ -127,11 +115,9 @@ pub(super) fn parse_stat(pid: Pid, tried: &'static str, line: &[u8]) -> Result<P
     match parse::proc_stat::parse(line) {
         Some(stat) if stat.is_reaped() => Err(Error::gone(pid, tried)),
         Some(stat) => Ok(stat),
-        None => Err(Error::malformed(
-            pid,
-            tried,
-            "its /proc/PID/stat is not laid out as proc_pid_stat(5) says",
-        )),
+        None => {
+            Err(Error::malformed(pid, tried, "its /proc/PID/stat is not laid out as proc_pid_stat(5) says"))
+        }
     }
 }
 

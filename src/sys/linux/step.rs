@@ -53,18 +53,12 @@ impl Step {
     pub(crate) fn pin(pid: Pid) -> Result<Step> {
         let world = world()?;
         if world.info {
-            return open_pidfd(pid, TRIED).map(|fd| Step {
-                pid,
-                pin: Pin::Pidfd(fd),
-            });
+            return open_pidfd(pid, TRIED).map(|fd| Step { pid, pin: Pin::Pidfd(fd) });
         }
         world.need_proc(pid, TRIED)?;
         let file = procfs::open_stat(pid).map_err(|errno| procfs::refused(pid, TRIED, errno))?;
         let stat = read(pid, &file)?;
-        Ok(Step {
-            pid,
-            pin: Pin::Stat { file, stat },
-        })
+        Ok(Step { pid, pin: Pin::Stat { file, stat } })
     }
 
     #[inline]
@@ -118,11 +112,7 @@ fn read(pid: Pid, file: &OwnedFd) -> Result<ProcStat> {
     let mut buffer: StatBuffer = [0; 1280];
     let line = procfs::read_stat(file, &mut buffer).map_err(|errno| procfs::refused(pid, TRIED, errno))?;
     let stat = procfs::parse_stat(pid, TRIED, line)?;
-    if stat.is_thread() {
-        Err(Error::thread(pid, TRIED, thread::owner_of(pid)))
-    } else {
-        Ok(stat)
-    }
+    if stat.is_thread() { Err(Error::thread(pid, TRIED, thread::owner_of(pid))) } else { Ok(stat) }
 }
 
 /// pidfd_open, with the second look that its errors need (trap 9): a thread id is ENOENT or EINVAL, and so, for a

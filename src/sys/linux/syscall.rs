@@ -58,10 +58,7 @@ pub(super) fn pidfd_open(pid: Pid, flags: u32) -> Result<OwnedFd, Errno> {
 /// ioctl PIDFD_GET_INFO, Linux 6.13.
 #[inline]
 pub(super) fn pidfd_info(fd: BorrowedFd<'_>, ask: u64) -> Result<PidfdInfo, Errno> {
-    let mut info = PidfdInfo {
-        mask: ask,
-        ..PidfdInfo::default()
-    };
+    let mut info = PidfdInfo { mask: ask, ..PidfdInfo::default() };
     // SAFETY: the request carries the size of `PidfdInfo`, and the kernel writes no more than that to the pointer.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
     Errno::result(result)?;
@@ -102,12 +99,7 @@ pub(super) fn peer_pidfd(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 pub(super) fn getdents(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`, any of which are valid u8.
     let filled = unsafe {
-        libc::syscall(
-            libc::SYS_getdents64,
-            directory.as_raw_fd(),
-            buffer.as_mut_ptr(),
-            buffer.len(),
-        )
+        libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
     };
     Errno::result(filled).map(|filled| filled as usize)
 }

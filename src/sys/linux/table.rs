@@ -116,13 +116,8 @@ struct Lists {
 }
 
 fn lists(pid: Pid) -> Result<Lists, Errno> {
-    let mut lists = Lists {
-        threads: Vec::new(),
-        children: Vec::new(),
-    };
-    list(ProcPath::new(pid, "/task").as_c_str(), |tid| {
-        lists.threads.push(tid)
-    })?;
+    let mut lists = Lists { threads: Vec::new(), children: Vec::new() };
+    list(ProcPath::new(pid, "/task").as_c_str(), |tid| lists.threads.push(tid))?;
     let mut text = Vec::new();
     for &tid in &lists.threads {
         let path = ProcPath::of_thread(pid, tid, "/children");
@@ -136,11 +131,8 @@ fn lists(pid: Pid) -> Result<Lists, Errno> {
 
 /// The numbers that a directory lists.
 fn list(path: &std::ffi::CStr, mut each: impl FnMut(Pid)) -> Result<(), Errno> {
-    let directory: OwnedFd = open(
-        path,
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let directory: OwnedFd =
+        open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut buffer = vec![0; 32 * 1024];
     loop {
         let filled = syscall::getdents(std::os::fd::AsFd::as_fd(&directory), &mut buffer)?;

@@ -35,8 +35,7 @@ impl Pinned {
             nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
             nix::sys::stat::Mode::empty(),
         );
-        file.map(Pinned::Status)
-            .map_err(|errno| procfs::refused(tid, tried, errno))
+        file.map(Pinned::Status).map_err(|errno| procfs::refused(tid, tried, errno))
     }
 
     fn owner(&self, tid: Pid, tried: &'static str) -> Result<Pid> {
@@ -65,26 +64,15 @@ pub(crate) fn process_of_thread(tid: Pid) -> Result<Handle> {
     const TRIED: &str = "open the owner of thread or";
     let thread = Pinned::open(tid, TRIED)?;
     let owner = thread.owner(tid, TRIED)?;
-    let handle = Handle::open(owner).map_err(|error| {
-        if error.is_gone() {
-            Error::gone(tid, TRIED)
-        } else {
-            error
-        }
-    })?;
+    let handle =
+        Handle::open(owner).map_err(|error| if error.is_gone() { Error::gone(tid, TRIED) } else { error })?;
     // The thread outlived the opening, so its process did, and that is what was opened.
-    if thread.owner(tid, TRIED)? == owner {
-        Ok(handle)
-    } else {
-        Err(Error::gone(tid, TRIED))
-    }
+    if thread.owner(tid, TRIED)? == owner { Ok(handle) } else { Err(Error::gone(tid, TRIED)) }
 }
 
 /// Whose thread a number is that turned out not to be a process; `None` if it is none (any more).
 pub(super) fn owner_of(tid: Pid) -> Option<Pid> {
-    let owner = Pinned::open(tid, "")
-        .and_then(|thread| thread.owner(tid, ""))
-        .ok()?;
+    let owner = Pinned::open(tid, "").and_then(|thread| thread.owner(tid, "")).ok()?;
     (owner != tid).then_some(owner)
 }
 
@@ -119,11 +107,7 @@ pub(crate) fn process_of_peer(socket: BorrowedFd<'_>) -> Result<Handle> {
         .map_err(|errno| Error::os(None, TRIED, errno.into()))?;
     match Pid::from_raw(peer.pid()) {
         Some(pid) => Handle::of_pidfd(pid, fd),
-        None => Err(Error::foreign(
-            None,
-            TRIED,
-            "it is in a PID namespace that we do not see",
-        )),
+        None => Err(Error::foreign(None, TRIED, "it is in a PID namespace that we do not see")),
     }
 }
 

@@ -122,8 +122,7 @@ impl Remembered {
     /// Leaks one small value for each generation of forks that asks.
     fn remember(&self, world: World) -> &'static World {
         let world: &'static World = Box::leak(Box::new(world));
-        self.world
-            .store(std::ptr::from_ref(world).cast_mut(), Ordering::Release);
+        self.world.store(std::ptr::from_ref(world).cast_mut(), Ordering::Release);
         if let Some(pid) = &self.pid {
             pid.store(Pid::current().get(), Ordering::Relaxed);
         }
@@ -167,9 +166,8 @@ fn probe() -> Result<World, Errno> {
         return Ok(world);
     }
     // These are of this process and boot, whichever namespace's numbers the procfs shows.
-    world.boot = read(c"/proc/sys/kernel/random/boot_id")?
-        .and_then(|text| parse::uuid::parse(&text))
-        .map(BootId);
+    world.boot =
+        read(c"/proc/sys/kernel/random/boot_id")?.and_then(|text| parse::uuid::parse(&text)).map(BootId);
     world.pid_namespace = inode("/proc/self/ns/pid");
     world.time_offset = time_offset()?;
     if proc == Proc::Ours {
@@ -237,9 +235,7 @@ pub(crate) fn age(start: &StartTime) -> Option<Duration> {
         return None;
     }
     let passed = ticks().ok()?.checked_sub(start.ticks)?;
-    Some(Duration::from_millis(
-        passed.checked_mul(1000 / TICKS_PER_SECOND)?,
-    ))
+    Some(Duration::from_millis(passed.checked_mul(1000 / TICKS_PER_SECOND)?))
 }
 
 impl World {
@@ -248,11 +244,7 @@ impl World {
     pub(super) fn need_proc(&self, pid: impl Into<Option<Pid>>, tried: &'static str) -> Result<()> {
         match self.proc {
             Proc::Ours => Ok(()),
-            Proc::Absent => Err(Error::unsupported(
-                pid,
-                tried,
-                "it takes /proc, and none is mounted here",
-            )),
+            Proc::Absent => Err(Error::unsupported(pid, tried, "it takes /proc, and none is mounted here")),
             Proc::Foreign => Err(Error::unsupported(
                 pid,
                 tried,

@@ -58,10 +58,7 @@ fn chain(depth: usize, lifeline: RawFd, report: RawFd) -> ! {
         // The reader sees the end of the reports too early, and says so
         exit_now(1);
     }
-    let first = Link {
-        left: depth,
-        stacks: stacks.cast(),
-    };
+    let first = Link { left: depth, stacks: stacks.cast() };
     link((&raw const first).cast_mut().cast());
     exit_now(0)
 }
@@ -81,10 +78,7 @@ extern "C" fn link(told: *mut libc::c_void) -> libc::c_int {
     let pid = super::own_pid();
     // SAFETY: writes four bytes of a live i32
     unsafe { libc::syscall(libc::SYS_write, 1, &raw const pid, size_of::<i32>()) };
-    let next = Link {
-        left: left - 1,
-        stacks,
-    };
+    let next = Link { left: left - 1, stacks };
     let mut below = -1;
     if next.left > 0 {
         // SAFETY: within the mapping, which has a stack for each but the first link; stacks grow downwards

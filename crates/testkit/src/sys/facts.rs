@@ -16,12 +16,7 @@ use super::Pidfd;
 
 /// Makes a channel: the hearer's end and the speakers' end. When every copy of the latter is closed, hearing ends.
 pub(crate) fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (hear, tell) = socketpair(
-        AddressFamily::Unix,
-        SockType::Stream,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?;
+    let (hear, tell) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     // Hundreds of facts may wait until the test asks for them; as much as the kernel grants
     let _ = setsockopt(&tell, sockopt::SndBuf, &(1 << 20));
     Ok((hear, tell))
@@ -40,11 +35,7 @@ pub(crate) fn tell(line: &str) -> io::Result<()> {
         Err(Errno::ETOOMANYREFS) => send(stdout, line, &[]),
         told => told,
     }?;
-    if told == line.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
-    }
+    if told == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
 fn send(stdout: BorrowedFd<'_>, line: &str, handles: &[RawFd]) -> Result<usize, Errno> {

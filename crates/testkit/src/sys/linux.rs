@@ -49,10 +49,7 @@ impl Pidfd {
         let deadline = Instant::now() + timeout;
         loop {
             // ESRCH is the truth; the hang-up that announces it is new in Linux 6.9, hence the short waits
-            if self
-                .signal(0)
-                .is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
-            {
+            if self.signal(0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)) {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
@@ -65,10 +62,7 @@ impl Pidfd {
     /// Reaps the process if it is a child of ours that has ended.
     pub(crate) fn try_reap(&self) -> bool {
         use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-        let reaped = waitid(
-            Id::PIDFd(self.0.as_fd()),
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
-        );
+        let reaped = waitid(Id::PIDFd(self.0.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
         !matches!(reaped, Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD))
     }
 }
@@ -99,11 +93,7 @@ fn raw_clone(flags: i32) -> io::Result<Fork> {
     let flags = libc::c_long::from(flags | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and without a stack, this is fork: the child goes on with a copy of everything
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
-    Ok(if pid == 0 {
-        Fork::Child
-    } else {
-        Fork::Parent(pid as i32)
-    })
+    Ok(if pid == 0 { Fork::Child } else { Fork::Parent(pid as i32) })
 }
 
 /// The arguments of clone3(2), up to `set_tid_size` (`CLONE_ARGS_SIZE_VER1`, Linux 5.5).
@@ -140,11 +130,7 @@ pub(super) fn raw_fork_as(pid: i32) -> io::Result<Fork> {
     // SAFETY: `args` is a clone_args of the size given, and its set_tid points at one live pid; as in raw_clone
     let pid =
         Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
-    Ok(if pid == 0 {
-        Fork::Child
-    } else {
-        Fork::Parent(pid as i32)
-    })
+    Ok(if pid == 0 { Fork::Child } else { Fork::Parent(pid as i32) })
 }
 
 /// Becomes the parent of descendants whose parent ends.

@@ -70,11 +70,7 @@ pub(crate) struct Status(i32);
 impl Status {
     /// As a shell reports it: the exit code, or 128 and the signal.
     pub(crate) fn shell_code(self) -> i32 {
-        if libc::WIFEXITED(self.0) {
-            libc::WEXITSTATUS(self.0)
-        } else {
-            128 + libc::WTERMSIG(self.0)
-        }
+        if libc::WIFEXITED(self.0) { libc::WEXITSTATUS(self.0) } else { 128 + libc::WTERMSIG(self.0) }
     }
 }
 
@@ -122,11 +118,7 @@ pub(crate) fn is_denied(error: &io::Error) -> bool {
 pub(crate) fn default_disposition(signal: i32) -> io::Result<()> {
     // SAFETY: installs no handler
     let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
-    if before == libc::SIG_ERR {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Unblocks `signal` in this thread; realtime signals too, which nix cannot name.
@@ -138,11 +130,7 @@ pub(crate) fn unblock(signal: i32) -> io::Result<()> {
     Errno::result(unsafe { libc::sigaddset(set.as_mut_ptr(), signal) })?;
     // SAFETY: the set is initialised, and the old one is not asked for
     let outcome = unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut()) };
-    if outcome == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(outcome))
-    }
+    if outcome == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(outcome)) }
 }
 
 /// What a command that we execute expects: nothing blocked, SIGPIPE fatal (Rust's runtime ignores it).

@@ -33,10 +33,7 @@ pub(crate) fn call_named(name: &str) -> Option<Clause> {
         "waitid" => (libc::SYS_waitid, None),
         number => (number.parse().ok()?, None),
     };
-    Some(Clause {
-        call: call as u32,
-        argument,
-    })
+    Some(Clause { call: call as u32, argument })
 }
 
 /// Errors that `deny` knows by name.
@@ -67,30 +64,12 @@ pub(crate) fn install_filter(clauses: &[Clause], errno: i32) -> io::Result<()> {
     const NR: u32 = 0;
     const ARCH: u32 = 4;
     const ARGS: u32 = 16;
-    let step = |code, k| libc::sock_filter {
-        code,
-        jt: 0,
-        jf: 0,
-        k,
-    };
-    let unless = |k, skip| libc::sock_filter {
-        code: EQUAL,
-        jt: 0,
-        jf: skip,
-        k,
-    };
-    let refuse = step(
-        RETURN,
-        libc::SECCOMP_RET_ERRNO | (errno as u32 & libc::SECCOMP_RET_DATA),
-    );
+    let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let unless = |k, skip| libc::sock_filter { code: EQUAL, jt: 0, jf: skip, k };
+    let refuse = step(RETURN, libc::SECCOMP_RET_ERRNO | (errno as u32 & libc::SECCOMP_RET_DATA));
     let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
 
-    let ours = libc::sock_filter {
-        code: EQUAL,
-        jt: 1,
-        jf: 0,
-        k: AUDIT_ARCH,
-    };
+    let ours = libc::sock_filter { code: EQUAL, jt: 1, jf: 0, k: AUDIT_ARCH };
     let mut program = vec![step(LOAD, ARCH), ours, allow, step(LOAD, NR)];
     for clause in clauses {
         match clause.argument {
@@ -117,10 +96,7 @@ pub(crate) fn install_filter(clauses: &[Clause], errno: i32) -> io::Result<()> {
 }
 
 fn attach(program: &mut [libc::sock_filter]) -> Result<(), Errno> {
-    let filter = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: `filter` names a live array of that length, which the kernel copies
     let outcome = unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter) };
@@ -150,10 +126,7 @@ mod tests {
         assert_eq!(call(libc::SYS_pidfd_send_signal, [pidfd, 0, 0]), Ok(0));
         assert_ne!(call(libc::SYS_ioctl, [pidfd, GET_INFO, 0]), Err(Errno::EMFILE));
         assert!(call(libc::SYS_getsid, [0, 0, 0]).is_ok());
-        assert_eq!(
-            call(libc::SYS_waitid, [libc::P_ALL.into(), 0, 0]),
-            Err(Errno::EINVAL)
-        );
+        assert_eq!(call(libc::SYS_waitid, [libc::P_ALL.into(), 0, 0]), Err(Errno::EINVAL));
     }
 
     #[test]
@@ -162,26 +135,16 @@ mod tests {
         let test = "sys::seccomp::tests::named_calls_answer_the_error_and_others_pass";
         stage(test, &["deny", "EMFILE", names], || {
             let pidfd = own_pidfd().expect("not denied");
-            assert_eq!(
-                call(libc::SYS_pidfd_send_signal, [pidfd, 0, 0]),
-                Err(Errno::EMFILE)
-            );
+            assert_eq!(call(libc::SYS_pidfd_send_signal, [pidfd, 0, 0]), Err(Errno::EMFILE));
             // Whatever the size of its struct
             for request in [GET_INFO, 0xc040_ff0b, 0xc058_ff0b] {
                 assert_eq!(call(libc::SYS_ioctl, [pidfd, request, 0]), Err(Errno::EMFILE));
             }
             // A neighbour, PIDFD_GET_CGROUP_NAMESPACE: not this error
             assert_ne!(call(libc::SYS_ioctl, [-1, 0xff01, 0]), Err(Errno::EMFILE));
-            assert_eq!(
-                call(libc::SYS_waitid, [libc::P_ALL.into(), 0, 0]),
-                Err(Errno::EMFILE)
-            );
+            assert_eq!(call(libc::SYS_waitid, [libc::P_ALL.into(), 0, 0]), Err(Errno::EMFILE));
             assert_eq!(call(libc::SYS_getsid, [0, 0, 0]), Err(Errno::EMFILE));
-            let (netlink, unix, raw) = (
-                libc::AF_NETLINK.into(),
-                libc::AF_UNIX.into(),
-                libc::SOCK_RAW.into(),
-            );
+            let (netlink, unix, raw) = (libc::AF_NETLINK.into(), libc::AF_UNIX.into(), libc::SOCK_RAW.into());
             assert_eq!(call(libc::SYS_socket, [netlink, raw, 0]), Err(Errno::EMFILE));
             assert!(call(libc::SYS_socket, [unix, libc::SOCK_STREAM.into(), 0]).is_ok());
         });
@@ -190,31 +153,21 @@ mod tests {
     #[test]
     fn an_error_may_be_a_number_and_filters_add_up() {
         let test = "sys::seccomp::tests::an_error_may_be_a_number_and_filters_add_up";
-        stage(
-            test,
-            &["deny", "38", "pidfd_open,clone3", "--", "deny", "EPERM", "getsid"],
-            || {
-                assert_eq!(own_pidfd(), Err(Errno::ENOSYS));
-                // Without a filter this is EINVAL; the C library goes on with clone, or this thread would not be
-                assert_eq!(call(libc::SYS_clone3, [0, 0, 0]), Err(Errno::ENOSYS));
-                assert_eq!(call(libc::SYS_getsid, [0, 0, 0]), Err(Errno::EPERM));
-            },
-        );
+        stage(test, &["deny", "38", "pidfd_open,clone3", "--", "deny", "EPERM", "getsid"], || {
+            assert_eq!(own_pidfd(), Err(Errno::ENOSYS));
+            // Without a filter this is EINVAL; the C library goes on with clone, or this thread would not be
+            assert_eq!(call(libc::SYS_clone3, [0, 0, 0]), Err(Errno::ENOSYS));
+            assert_eq!(call(libc::SYS_getsid, [0, 0, 0]), Err(Errno::EPERM));
+        });
     }
 
     #[test]
     fn a_filter_needs_no_privilege() {
         let test = "sys::seccomp::tests::a_filter_needs_no_privilege";
         crate::require!(crate::is_root(), "needs root, to be rid of it");
-        stage(
-            test,
-            &[
-                "in-ns", "mount", "--uid", "65534", "--", "deny", "EPERM", "getsid",
-            ],
-            || {
-                assert_eq!(call(libc::SYS_getsid, [0, 0, 0]), Err(Errno::EPERM));
-                assert_eq!(nix::sys::prctl::get_no_new_privs(), Ok(true));
-            },
-        );
+        stage(test, &["in-ns", "mount", "--uid", "65534", "--", "deny", "EPERM", "getsid"], || {
+            assert_eq!(call(libc::SYS_getsid, [0, 0, 0]), Err(Errno::EPERM));
+            assert_eq!(nix::sys::prctl::get_no_new_privs(), Ok(true));
+        });
     }
 }

@@ -1,0 +1,78 @@
+//! `pidigree kill`.
+
+use pidigree::{Pid, Process, Signal, State};
+
+use crate::args;
+use crate::ends::{Ends, Style};
+use crate::failure::{self, Code, Failure};
+use crate::sys;
+use crate::target::{Found, Target};
+
+pub(crate) fn kill(args: &args::Kill) -> Result<Code, Failure> {
+    let mut ends = if args.wait { Some(Ends::new(Style::Wait, args.json)?) } else { None };
+    let (mut failed, mut ended_before) = (false, false);
+    for target in &args.processes {
+        match kill_one(target, args.signal, ends.as_mut()) {
+            Ok(Outcome::Signalled) => {}
+            Ok(Outcome::EndedBefore(why)) => {
+                failure::report(&format!("process {}: {why}; nobody was signalled", target.pid()));
+                ended_before = true;
+            }
+            Err(failure) => {
+                failure.report();
+                failed = true;
+            }
+        }
+    }
+    let waited = match ends {
+        Some(ends) => ends.follow(false, args.timeout)?,
+        None => Code::Yes,
+    };
+    Ok(match waited {
+        _ if failed => Code::Error,
+        Code::Yes if ended_before => Code::No,
+        waited => waited,
+    })
+}
+
+enum Outcome {
+    Signalled,
+    /// Known to have ended, for this reason.
+    EndedBefore(&'static str),
+}
+
+fn kill_one(target: &Target, signal: Signal, ends: Option<&mut Ends>) -> Result<Outcome, Failure> {
+    let pid = target.pid();
+    let process = match target.find()? {
+        Found::Process(process) => process,
+        Found::Gone(reason) => return Ok(Outcome::EndedBefore(reason)),
+    };
+    if pid.get() == 1 {
+        return Err(Failure::new(
+            "process 1 keeps this machine or container running; if you mean it, kill(1) does it",
+        ));
+    }
+    if pid == Pid::current() {
+        return Err(Failure::new(format!("process {pid} is this command itself")));
+    }
+    if is_kernel_thread(&process) {
+        return Err(Failure::new(format!("process {pid} is a kernel thread, which takes no signals")));
+    }
+    if process.state()? == State::Zombie {
+        return Ok(Outcome::EndedBefore("it has ended and is a zombie"));
+    }
+    // Before the signal, so that a descriptor that is missing is not found out too late.
+    if let Some(ends) = ends {
+        ends.add(&process)?;
+    }
+    match process.signal(signal) {
+        Ok(()) => Ok(Outcome::Signalled),
+        Err(error) if error.is_gone() => Ok(Outcome::EndedBefore("it has just ended")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is read by PID is believed only if the process was there all the time.
+fn is_kernel_thread(process: &Process) -> bool {
+    sys::details(process.pid()).kernel && matches!(process.state(), Ok(State::Running))
+}
