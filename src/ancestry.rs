@@ -111,7 +111,7 @@ pub fn is_descendant(pid: Pid, root: Pid) -> Result<bool> {
     Err(Error::unstable(pid, TRIED))
 }
 
-const TRIED: &str = "walk the ancestry of";
+const TRIED: &str = "walk the ancestry of process";
 
 /// Whether the process is in the session that `root` leads. A session keeps its number from being reused while anyone is
 /// in it, and nobody who left it comes back: in it before and after, all the time between.

@@ -29,7 +29,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     pid: Option<Pid>,
-    /// What was tried, as in "open process 7": a verb, and the PID follows.
+    /// What was tried: a verb and what it was done to, such as "open process". The PID follows.
     tried: &'static str,
     reason: Cow<'static, str>,
     source: Option<io::Error>,
@@ -202,7 +202,7 @@ impl fmt::Display for Error {
         let Inner { pid, tried, reason, source, .. } = &*self.0;
         match (tried.is_empty(), pid) {
             (true, _) => {}
-            (false, Some(pid)) => write!(f, "cannot {tried} process {pid}: ")?,
+            (false, Some(pid)) => write!(f, "cannot {tried} {pid}: ")?,
             (false, None) => write!(f, "cannot {tried}: ")?,
         }
         f.write_str(reason)?;

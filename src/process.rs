@@ -76,7 +76,7 @@ impl Process {
         let pid = Pid::try_from(child.id())?;
         let process = Process::open(pid)?;
         if process.handle.ppid()? != Some(Pid::current()) {
-            return Err(Error::reused(pid, "open child"));
+            return Err(Error::reused(pid, "open child process"));
         }
         Ok(process)
     }
@@ -117,7 +117,7 @@ impl Process {
     /// [`is_unsupported`](Error::is_unsupported) if a process with this PID lives and nothing can prove that it is the
     /// one (see [`Identity::same_process`]).
     pub fn reopen(identity: &Identity) -> Result<Process> {
-        const TRIED: &str = "reopen";
+        const TRIED: &str = "reopen process";
         let pid = identity.pid;
         let world = sys::world()?;
         if known_to_differ(identity.boot, world.boot) {
@@ -196,7 +196,7 @@ impl Process {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::unstable(self.pid(), "pin the parent of"))
+        Err(Error::unstable(self.pid(), "pin the parent of process"))
     }
 
     /// Iterates over the ancestors, nearest first, each pinned and verified as the parent of the one before.
@@ -220,7 +220,7 @@ impl Process {
         // Unreaped after the walk, both had their PIDs all through it.
         for process in [self, root] {
             if process.handle.is_reaped()? {
-                return Err(Error::gone(process.pid(), "walk the ancestry of"));
+                return Err(Error::gone(process.pid(), "walk the ancestry of process"));
             }
         }
         answer
@@ -255,7 +255,7 @@ impl Process {
         }
         // Unreaped now, this process had its PID when the children named it.
         if self.handle.is_reaped()? {
-            return Err(Error::gone(self.pid(), "list the children of"));
+            return Err(Error::gone(self.pid(), "list the children of process"));
         }
         Ok(children)
     }

@@ -41,7 +41,7 @@ struct Start {
     settled: bool,
 }
 
-const OPEN: &str = "open";
+const OPEN: &str = "open process";
 
 impl Handle {
     pub(crate) fn open(pid: Pid) -> Result<Handle> {
@@ -114,7 +114,7 @@ impl Handle {
         let Ok(ticks) = world::ticks() else {
             return Ok(None);
         };
-        match self.stat("identify") {
+        match self.stat("identify process") {
             Ok(stat) => Ok(self.world.time_offset.map(|offset| Start {
                 time: StartTime { ticks: stat.starttime, offset },
                 settled: stat.starttime < ticks,
@@ -168,7 +168,7 @@ impl Handle {
 
     /// The PID of the parent at this moment; `None` at the top of what can be seen from here.
     pub(crate) fn ppid(&self) -> Result<Option<Pid>> {
-        const TRIED: &str = "read the parent of";
+        const TRIED: &str = "read the parent of process";
         if self.kind == Kind::Pidfd && self.world.info {
             return step::ppid_of_pidfd(self.fd.as_fd(), self.pid, TRIED);
         }
@@ -180,7 +180,7 @@ impl Handle {
             Kind::Pidfd if !self.poll(PollTimeout::ZERO)? => Ok(State::Running),
             Kind::Pidfd if self.is_reaped()? => Ok(State::Gone),
             Kind::Pidfd => Ok(State::Zombie),
-            Kind::Directory => match self.stat("look at") {
+            Kind::Directory => match self.stat("look at process") {
                 Ok(stat) if stat.is_zombie() => Ok(State::Zombie),
                 Ok(_) => Ok(State::Running),
                 Err(error) if error.is_gone() => Ok(State::Gone),
@@ -191,7 +191,7 @@ impl Handle {
 
     /// Whether nothing of the process is left, so that its PID can be reused.
     pub(crate) fn is_reaped(&self) -> Result<bool> {
-        const TRIED: &str = "look at";
+        const TRIED: &str = "look at process";
         if self.kind == Kind::Directory {
             return Ok(self.state()? == State::Gone);
         }
@@ -216,7 +216,7 @@ impl Handle {
         let path = std::ffi::CStr::from_bytes_with_nul(path.as_bytes()).unwrap_or(c"");
         procfs::read_all(path)
             .map(|text| keyed::number(&text, "Pid:") == Some(-1))
-            .map_err(|errno| Error::os(self.pid, "look at", errno.into()))
+            .map_err(|errno| Error::os(self.pid, "look at process", errno.into()))
     }
 
     /// Waits for the end of all its threads; `false` if the time was up before.
@@ -248,13 +248,13 @@ impl Handle {
         match poll(&mut fds, timeout) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
-            Err(errno) => Err(Error::os(self.pid, "wait for", errno.into())),
+            Err(errno) => Err(Error::os(self.pid, "wait for process", errno.into())),
         }
     }
 
     /// Sends a signal to this process and to no other, ever.
     pub(crate) fn signal(&self, signal: i32) -> Result<()> {
-        const TRIED: &str = "signal";
+        const TRIED: &str = "signal process";
         if !self.world.signal {
             return Err(Error::unsupported(
                 self.pid,

@@ -40,7 +40,7 @@ struct LookedAt {
 }
 
 const TIMER: u64 = u64::MAX;
-const WATCH: &str = "watch";
+const WATCH: &str = "watch process";
 
 impl Poller {
     pub(crate) fn new() -> Result<Poller> {

@@ -12,7 +12,7 @@ use crate::sys::backend::syscall::{self, PidfdInfo};
 use crate::sys::backend::thread;
 use crate::sys::backend::world::{self, world};
 
-const TRIED: &str = "read the ancestry of";
+const TRIED: &str = "read the ancestry of process";
 
 /// A pinned process, and what it takes to prove that another one is its parent.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use crate::sys::backend::{step, thread};
 #[inline]
 pub(crate) fn parent_of(pid: Pid) -> Result<Option<Pid>> {
     use std::os::fd::AsFd;
-    const TRIED: &str = "read the parent of";
+    const TRIED: &str = "read the parent of process";
     let world = world()?;
     if world.info {
         let fd = step::open_pidfd(pid, TRIED)?;
@@ -74,7 +74,7 @@ pub(crate) fn fork_count() -> Result<u64> {
 /// skipped by the first must stand behind one that the second cannot show any more. Where the lists do not hold still,
 /// or the kernel has none, the whole table is scanned, which skips nobody.
 pub(crate) fn children_of(parent: &Handle) -> Result<Vec<Pid>> {
-    const TRIED: &str = "list the children of";
+    const TRIED: &str = "list the children of process";
     let world = world()?;
     world.need_proc(parent.pid(), TRIED)?;
     if world.children {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::error::{Error, Result};
 use crate::parse::keyed;
@@ -61,7 +62,7 @@ impl Pinned {
 
 /// The process that owns a thread id; a process owns its own number.
 pub(crate) fn process_of_thread(tid: Pid) -> Result<Handle> {
-    const TRIED: &str = "open the owner of thread or";
+    const TRIED: &str = "find the process of thread";
     let thread = Pinned::open(tid, TRIED)?;
     let owner = thread.owner(tid, TRIED)?;
     let handle =
@@ -78,43 +79,29 @@ pub(super) fn owner_of(tid: Pid) -> Option<Pid> {
 
 /// The process at the other end of a Unix socket, as the kernel pinned it when the connection was made.
 pub(crate) fn process_of_peer(socket: BorrowedFd<'_>) -> Result<Handle> {
-    const TRIED: &str = "open the peer of the socket";
+    const TRIED: &str = "open the peer of a socket";
+    let no_pidfd =
+        "it takes SO_PEERPIDFD (Linux 6.5): the number that older kernels give may be a stranger's by now";
     if cfg!(pidigree_force_procfs) {
-        return Err(no_peer());
+        return Err(Error::unsupported(None, TRIED, no_pidfd));
     }
     let fd = match syscall::peer_pidfd(socket) {
-        Ok(fd) => fd,
-        Err(Errno::ENOPROTOOPT) => return Err(no_peer()),
+        Ok(fd) => Some(fd),
+        // The peer was reaped before we asked; newer kernels give a pidfd even then.
+        Err(Errno::EINVAL | Errno::ESRCH) => None,
+        Err(Errno::ENOPROTOOPT) => return Err(Error::unsupported(None, TRIED, no_pidfd)),
         Err(Errno::ENODATA) => {
-            return Err(Error::unsupported(
-                None,
-                TRIED,
-                "the socket has no peer process: it must be a connected Unix socket",
-            ));
-        }
-        // The peer was reaped before we asked (kernels up to 6.16).
-        Err(Errno::EINVAL | Errno::ESRCH) => {
-            let pid = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials);
-            let pid = pid.ok().and_then(|peer| Pid::from_raw(peer.pid()));
-            return Err(match pid {
-                Some(pid) => Error::gone(pid, TRIED),
-                None => Error::foreign(None, TRIED, "it is in a PID namespace that we do not see"),
-            });
+            let reason = "it has no peer process: it must be a connected Unix socket";
+            return Err(Error::unsupported(None, TRIED, reason));
         }
         Err(errno) => return Err(Error::os(None, TRIED, errno.into())),
     };
-    let peer = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)
-        .map_err(|errno| Error::os(None, TRIED, errno.into()))?;
-    match Pid::from_raw(peer.pid()) {
-        Some(pid) => Handle::of_pidfd(pid, fd),
-        None => Err(Error::foreign(None, TRIED, "it is in a PID namespace that we do not see")),
+    let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| Error::os(None, TRIED, errno.into()))?;
+    match (Pid::from_raw(peer.pid()), fd) {
+        (Some(pid), Some(fd)) => Handle::of_pidfd(pid, fd),
+        (Some(pid), None) => Err(Error::gone(pid, "open peer process")),
+        (None, _) => {
+            Err(Error::foreign(None, TRIED, "it is in a PID namespace that cannot be seen from here"))
+        }
     }
-}
-
-fn no_peer() -> Error {
-    Error::unsupported(
-        None,
-        "open the peer of the socket",
-        "it takes SO_PEERPIDFD (Linux 6.5): the PID alone that older kernels give may name a stranger by now",
-    )
 }
