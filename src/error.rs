@@ -158,8 +158,8 @@ impl Error {
 
     #[cold]
     pub(crate) fn not_a_pid(text: &str) -> Error {
-        let reason = format!("{text:?} is not a process ID: expected a number from 1 to {}", i32::MAX);
-        Error::new(Kind::Invalid, None, "", reason)
+        let shown: String = text.chars().take(40).collect();
+        Error::invalid(format!("{shown:?} is not a process ID: expected a number from 1 to {}", i32::MAX))
     }
 
     #[cold]

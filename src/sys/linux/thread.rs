@@ -53,10 +53,12 @@ impl Pinned {
                 keyed::number(&text[..length], "Tgid:").unwrap_or(-1)
             }
         };
-        u32::try_from(number)
-            .ok()
-            .and_then(Pid::new)
-            .ok_or_else(|| Error::malformed(tid, tried, "the kernel names no owner of this thread id"))
+        match u32::try_from(number) {
+            // It was reaped while it was read.
+            Ok(0) => Err(Error::gone(tid, tried)),
+            Ok(number) => Pid::try_from(number),
+            Err(_) => Err(Error::malformed(tid, tried, "the kernel names no owner of it")),
+        }
     }
 }
 
