@@ -96,7 +96,7 @@ pub fn is_descendant(pid: Pid, root: Pid) -> Result<bool> {
             return Ok(false);
         }
         for _ in 0..DEEPEST {
-            if root_leads && in_session_of(walk.step.pid(), root) {
+            if root_leads && in_session_of(walk.step.pid(), root) && walk.is_pinned()? {
                 return Ok(true);
             }
             match walk.up(Some(root))? {
@@ -149,6 +149,17 @@ impl Walk {
             // It is the start that ended, or something above it.
             if error.is_gone() && self.step.pid() != self.start { Ok(Up::Lost) } else { Err(error) }
         })
+    }
+
+    /// Whether the step has not been reaped, so that what was asked by its PID was asked of it.
+    #[cold]
+    fn is_pinned(&mut self) -> Result<bool> {
+        match self.step.refresh().and_then(|()| self.step.ppid()) {
+            Ok(_) => Ok(true),
+            // Who adopted its children is found by walking on.
+            Err(error) if error.is_gone() && self.step.pid() != self.start => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     #[inline]

@@ -94,7 +94,8 @@ impl Error {
         self.0.kind == Kind::Unstable
     }
 
-    /// Returns whether the input was no PID, token or signal at all.
+    /// Returns whether the input was wrong in itself: no PID, token or signal at all, or a `Child` that is no child of the
+    /// calling process.
     pub fn is_invalid(&self) -> bool {
         self.0.kind == Kind::Invalid
     }
@@ -160,6 +161,12 @@ impl Error {
     pub(crate) fn not_a_pid(text: &str) -> Error {
         let shown: String = text.chars().take(40).collect();
         Error::invalid(format!("{shown:?} is not a process ID: expected a number from 1 to {}", i32::MAX))
+    }
+
+    #[cold]
+    pub(crate) fn no_child(pid: Pid) -> Error {
+        let reason = "it is no child of this process: the child was waited for and its PID reused, or another process's";
+        Error::new(Kind::Invalid, pid, "open child process", reason)
     }
 
     #[cold]

@@ -66,7 +66,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`is_gone`](Error::is_gone) if the child has been waited for, so that its PID is not ours any more.
+    /// [`is_gone`](Error::is_gone) if the child has been waited for; [`is_invalid`](Error::is_invalid) if whoever has its
+    /// PID now is no child of the calling process.
     ///
     /// # Races
     ///
@@ -74,9 +75,12 @@ impl Process {
     /// the PID may have gone to another child of this process, which `Child` does not let us tell apart.
     pub fn from_child(child: &Child) -> Result<Process> {
         let pid = Pid::try_from(child.id())?;
-        let process = Process::open(pid)?;
+        let process = match Process::open(pid) {
+            Err(error) if error.is_thread() => return Err(Error::reused(pid, "open child process")),
+            opened => opened?,
+        };
         if process.handle.ppid()? != Some(Pid::current()) {
-            return Err(Error::reused(pid, "open child process"));
+            return Err(Error::no_child(pid));
         }
         Ok(process)
     }
@@ -134,6 +138,25 @@ impl Process {
                 "it was recorded in another PID namespace; ask from in there",
             ));
         }
+        let reopened = Process::reopen_here(identity);
+        let same_world = identity.pid_namespace.is_some() && world.pid_namespace.is_some();
+        reopened.map_err(|error| {
+            if same_world || !error.is_gone() {
+                error
+            } else {
+                Error::unsupported(
+                    pid,
+                    TRIED,
+                    "without /proc, here or where it was recorded, its PID namespace is unknown",
+                )
+            }
+        })
+    }
+
+    /// In this boot and PID namespace.
+    fn reopen_here(identity: &Identity) -> Result<Process> {
+        const TRIED: &str = "reopen process";
+        let pid = identity.pid;
         let process = match Process::open(pid) {
             Ok(process) => process,
             Err(error) if error.is_thread() => return Err(Error::reused(pid, TRIED)),
@@ -166,6 +189,10 @@ impl Process {
     /// The first call reads what was not needed before (fstat, and `/proc/PID/stat` for the start time); later ones
     /// nothing. Asked only after the process was reaped, the identity may lack the start time, not the unique id.
     pub fn identity(&self) -> &Identity {
+        if self.identity.get().is_none() {
+            // Not within `get_or_init`: a fork by another thread meanwhile would leave the child waiting for ever.
+            let _ = self.identity.set(self.handle.identity(true));
+        }
         self.identity.get_or_init(|| self.handle.identity(true))
     }
 
@@ -268,57 +295,54 @@ impl Process {
     ///
     /// # Races
     ///
-    /// The family may change while it is walked; if a parent in it ends, the walk is done again, four times at most.
-    /// After that, a process whose parent ended during the last walk may be missing. A tree that watches from the start
-    /// misses nobody.
+    /// The family may change while it is walked. Every list of children is read again after the walk, and if one has
+    /// changed the walk is done again, four times at most. A process whose parent ended during the last walk may still be
+    /// missing. A tree that watches from the start misses nobody.
     ///
     /// # Cost
     ///
     /// Follows the size of the family, not of the machine (see [`children`](Process::children)).
     pub fn descendants(&self) -> Result<Vec<Process>> {
-        let mut family = Vec::new();
-        let mut dead = HashSet::new();
         for _ in 0..4 {
-            let complete;
-            (family, complete) = self.family(&mut dead)?;
+            let (family, complete) = self.family()?;
             if complete {
-                break;
+                return Ok(family);
             }
         }
-        Ok(family)
+        self.family().map(|(family, _)| family)
     }
 
-    /// One walk of the family, and whether all of it held still. `dead` has the zombies of the walks before.
-    fn family(&self, dead: &mut HashSet<Identity>) -> Result<(Vec<Process>, bool)> {
-        let mut family = self.children()?;
-        let mut parents = vec![self.pid(); family.len()];
-        let mut next = 0;
-        while let Some(process) = family.get(next) {
-            let parent = process.pid();
+    /// One walk of the family, and whether all of it held still.
+    fn family(&self) -> Result<(Vec<Process>, bool)> {
+        let mut family = Vec::new();
+        let mut listed = Vec::new();
+        let mut parent = Some(self.clone());
+        while let Some(process) = parent {
             match process.children() {
                 Ok(children) => {
-                    parents.resize(parents.len() + children.len(), parent);
+                    listed.push(children.iter().map(Process::pid).collect::<Vec<_>>());
                     family.extend(children);
                 }
-                Err(error) if error.is_gone() => return Ok((distinct(family), false)),
-                Err(error) => return Err(error),
-            }
-            next += 1;
-        }
-        // A member that ended gave its children away, perhaps to one whose children had been listed already; so did one
-        // that is a zombie now, unless it was one before this walk.
-        let mut complete = true;
-        for (process, parent) in family.iter().zip(&parents) {
-            match process.handle.ppid() {
-                Ok(ppid) if ppid == Some(*parent) => {
-                    complete &= process.state()? == State::Running || !dead.insert(*process.identity());
+                Err(error) if error.is_gone() && process.pid() != self.pid() => {
+                    return Ok((distinct(family), false));
                 }
-                Ok(_) => complete = false,
-                Err(error) if error.is_gone() => complete = false,
+                Err(error) => return Err(error),
+            }
+            parent = family.get(listed.len() - 1).cloned();
+        }
+        // A parent that ended meanwhile gave its children to one above it, whose children had been listed already: then
+        // that list is longer now.
+        for (process, before) in std::iter::once(self).chain(&family).zip(&listed) {
+            match sys::children_of(&process.handle) {
+                Ok(now) if now == *before => {}
+                Ok(_) => return Ok((distinct(family), false)),
+                Err(error) if error.is_gone() && process.pid() != self.pid() => {
+                    return Ok((distinct(family), false));
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok((if complete { family } else { distinct(family) }, complete))
+        Ok((family, true))
     }
 
     /// Waits for the end of the process, all its threads included, and returns how it ended; `None` if the time was up

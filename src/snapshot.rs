@@ -59,7 +59,7 @@ impl Snapshot {
         let mut entries = Vec::with_capacity(256);
         let before = sys::fork_count()?;
         sys::scan(|pid, parent| entries.push(Entry { pid, parent }))?;
-        let proven = sys::fork_count()? == before;
+        let proven = before.is_some() && sys::fork_count()? == before;
         Ok(Snapshot::of(entries, proven))
     }
 
@@ -77,7 +77,7 @@ impl Snapshot {
     ///
     /// Then no process that lived through the reading is missing, and no PID was reused: every link is between the two
     /// processes it seems to be between. Otherwise a process that forked and ended can have hidden its child (trap 1),
-    /// and a link can join strangers. Where it matters, capture again, or ask [`Process`](crate::Process).
+    /// and a link can join strangers. Processes that hidepid hides are missing in any case. Where it matters, capture again, or ask [`Process`](crate::Process).
     pub fn is_proven(&self) -> bool {
         self.proven
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{
-    ExitStatus, Grade, Process, Sameness, Signal, Snapshot, State, ancestors_of, capabilities, parent_of,
+    ExitStatus, Grade, Process, ProcessWatcher, Sameness, Signal, Snapshot, State, ancestors_of,
+    capabilities, parent_of,
 };
 use pidigree_testkit::{DEADLINE, Family, is_root, require, stage};
 
@@ -97,6 +98,34 @@ fn a_hidden_process_is_not_gone() {
         }
         assert!(Process::open(pid(4_194_305)).unwrap_err().is_gone(), "nothing is there to hide");
     });
+}
+
+#[test]
+fn a_process_that_becomes_hidden_has_not_ended() {
+    let name = "a_process_that_becomes_hidden_has_not_ended";
+    // Also where there are no pidfds, and the handle is of the very directory that is hidden now.
+    for inner in [&["deny", "ENOSYS", "pidfd_open", "--"][..], &[]] {
+        let launch = [&["in-ns", "pid,mount", "--hidepid", "2", "--"], inner].concat();
+        stage(name, &launch, || {
+            let family = Family::spawn("say root pause");
+            let process = Process::open(pid(family.fact("root").pid)).unwrap();
+            let watcher = ProcessWatcher::new().unwrap();
+            watcher.watch(&process).unwrap();
+            become_user(65534);
+            let hidden = !std::path::Path::new(&format!("/proc/{}", process.pid())).exists();
+            let (state, wait) = (process.state(), process.wait(Some(Duration::ZERO)));
+            let reported = watcher.wait(Some(Duration::from_millis(50)));
+            become_user(0);
+            assert!(hidden, "the trap");
+            assert!(
+                state.as_ref().map_or_else(pidigree::Error::is_denied, |state| *state == State::Running),
+                "{state:?}"
+            );
+            assert!(wait.as_ref().map_or_else(pidigree::Error::is_denied, Option::is_none), "{wait:?}");
+            assert_eq!(reported.unwrap(), None);
+            assert_eq!(process.state().unwrap(), State::Running);
+        });
+    }
 }
 
 #[test]

@@ -120,3 +120,31 @@ fn exec_from_another_thread_keeps_the_identity() {
     process.signal(Signal::KILL).unwrap();
     assert!(watcher.wait(Some(DEADLINE)).unwrap().is_some());
 }
+
+/// Whoever reads while a thread takes its leader's place is shown a process without threads, or the leader as a thread.
+#[test]
+fn a_process_that_executes_from_a_thread_is_never_gone() {
+    let mut script = vec!["say", "done", "pause"];
+    for _ in 0..150 {
+        script = [&["thread", "[", "exec", "["], &script[..], &["]", "]", "pause"]].concat();
+    }
+    let family = Family::spawn(&script[..]);
+    let number = pid(family.root_pid());
+    let process = Process::open(number).unwrap();
+    let me = Process::current().unwrap().pid();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(process.state().unwrap(), State::Running);
+                assert_eq!(process.parent().unwrap().unwrap().pid(), me);
+                assert_eq!(process.wait(Some(Duration::ZERO)).unwrap(), None);
+                assert_eq!(parent_of(number).unwrap(), Some(me));
+                assert_eq!(Process::open(number).unwrap().pid(), number);
+            }
+        });
+        family.fact("done");
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        looking.join().unwrap();
+    });
+}

@@ -91,11 +91,10 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
     } else {
         (Unavailable, no_proc)
     };
-    let snapshot = if proc {
-        (
-            Proven,
-            "complete when the fork counter in /proc/stat stood still (Snapshot::is_proven); hidepid hides",
-        )
+    let snapshot = if proc && super::fork_count()?.is_none() {
+        (BestEffort, "never proven: /proc/stat has no fork counter here (subset=pid?); hidepid hides")
+    } else if proc {
+        (Proven, "complete when the fork counter in /proc/stat stood still meanwhile; hidepid hides")
     } else {
         (Unavailable, no_proc)
     };
@@ -127,10 +126,11 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
 fn keeps_status() -> bool {
     let (tell, told) = mpsc::channel();
     let (end, ended) = mpsc::channel::<()>();
-    let thread = std::thread::spawn(move || {
+    let thread = std::thread::Builder::new().spawn(move || {
         let _ = tell.send(nix::unistd::gettid().as_raw());
         let _ = ended.recv();
     });
+    let Ok(thread) = thread else { return false };
     let fd =
         told.recv().ok().and_then(Pid::from_raw).and_then(|tid| syscall::pidfd_open(tid, PIDFD_THREAD).ok());
     drop(end);

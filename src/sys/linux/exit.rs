@@ -77,8 +77,10 @@ impl Handle {
             Kind::Directory => nix::fcntl::readlinkat(self.as_fd(), c"ns/user"),
         };
         link.ok()?;
-        let line = self.stat_line("read the status of process", &mut buffer).ok()?;
-        proc_stat::parse(line).filter(|stat| stat.is_zombie())?;
+        let (stat, line) = self.stat_line("read the status of process", &mut buffer).ok()?;
+        if !stat.is_zombie() {
+            return None;
+        }
         proc_stat::exit_code(line).map(from_wait)
     }
 }

@@ -12,7 +12,7 @@ use crate::parse::{keyed, proc_stat::ProcStat};
 use crate::pid::Pid;
 use crate::state::State;
 use crate::sys::backend::procfs::{self, StatBuffer};
-use crate::sys::backend::syscall::{self, PidfdInfo};
+use crate::sys::backend::syscall;
 use crate::sys::backend::world::{self, World, world};
 use crate::sys::backend::{step, thread};
 
@@ -128,42 +128,37 @@ impl Handle {
 
     /// What /proc says of this process.
     fn stat(&self, tried: &'static str) -> Result<ProcStat> {
-        let mut buffer: StatBuffer = [0; 1280];
-        let line = self.stat_line(tried, &mut buffer)?;
-        procfs::parse_stat(self.pid, tried, line)
+        self.stat_line(tried, &mut [0; 1280]).map(|(stat, _)| stat)
     }
 
-    /// The line, proven to be of this process.
-    pub(super) fn stat_line<'b>(&self, tried: &'static str, buffer: &'b mut StatBuffer) -> Result<&'b [u8]> {
+    /// The same, and the line, proven to be of this process.
+    pub(super) fn stat_line<'b>(
+        &self,
+        tried: &'static str,
+        buffer: &'b mut StatBuffer,
+    ) -> Result<(ProcStat, &'b [u8])> {
         self.world.need_proc(self.pid, tried)?;
         let file = match self.kind {
             Kind::Pidfd => procfs::open_stat(self.pid),
             Kind::Directory => procfs::open_stat_at(&self.fd),
         };
-        let line = file.and_then(|file| procfs::read_stat(&file, buffer));
-        match self.kind {
-            // By the PID: ours as long as the process is not reaped after the reading.
-            Kind::Pidfd if self.is_reaped()? => Err(Error::gone(self.pid, tried)),
-            Kind::Pidfd => line.map_err(|errno| match errno {
-                Errno::ENOENT | Errno::ESRCH => Error::denied(
-                    self.pid,
-                    tried,
-                    "/proc is mounted so that this user cannot see it (hidepid)",
-                ),
-                errno => Error::os(self.pid, tried, errno.into()),
-            }),
-            Kind::Directory => {
-                let line = line.map_err(|errno| match errno {
-                    Errno::ENOENT | Errno::ESRCH => Error::gone(self.pid, tried),
-                    errno => Error::os(self.pid, tried, errno.into()),
-                })?;
-                let stat = procfs::parse_stat(self.pid, tried, line)?;
-                if stat.is_thread() {
-                    return Err(Error::thread(self.pid, tried, thread::owner_of(self.pid)));
-                }
-                Ok(line)
-            }
+        let read = file.and_then(|file| procfs::read_stat(&file, buffer));
+        // By the PID, it is ours as long as the process is not reaped after the reading.
+        if self.kind == Kind::Pidfd && self.is_reaped()? {
+            return Err(Error::gone(self.pid, tried));
         }
+        let (stat, length) = read.map_err(|errno| match (errno, self.kind) {
+            (Errno::ESRCH, Kind::Directory) => Error::gone(self.pid, tried),
+            // Pinned, and not reaped: proc_pid_permission hides it.
+            (Errno::ENOENT | Errno::ESRCH, _) => {
+                Error::denied(self.pid, tried, "/proc is mounted so that this user cannot see it (hidepid)")
+            }
+            (errno, _) => procfs::refused(self.pid, tried, errno),
+        })?;
+        if stat.is_thread() {
+            return Err(Error::thread(self.pid, tried, thread::owner_of(self.pid)));
+        }
+        Ok((stat, &buffer[..length]))
     }
 
     /// The PID of the parent at this moment; `None` at the top of what can be seen from here.
@@ -195,16 +190,20 @@ impl Handle {
         if self.kind == Kind::Directory {
             return Ok(self.state()? == State::Gone);
         }
-        let answer = if self.world.info {
-            syscall::pidfd_info(self.fd.as_fd(), PidfdInfo::PID).map(drop)
-        } else if self.world.signal {
-            syscall::pidfd_send_signal(self.fd.as_fd(), 0)
-        } else {
+        if self.world.info {
+            return match step::ppid_of_pidfd(self.fd.as_fd(), self.pid, TRIED) {
+                Ok(_) => Ok(false),
+                Err(error) if error.is_gone() => Ok(true),
+                Err(error) => Err(error),
+            };
+        }
+        if !self.world.signal {
             return self.fdinfo_says_reaped();
-        };
-        match answer {
+        }
+        match syscall::pidfd_send_signal(self.fd.as_fd(), 0) {
             Ok(()) | Err(Errno::EPERM) => Ok(false),
             Err(Errno::ESRCH) => Ok(true),
+            Err(Errno::EINVAL) => Err(Error::foreign(self.pid, TRIED, step::UNSEEN)),
             Err(errno) => Err(Error::os(self.pid, TRIED, errno.into())),
         }
     }
@@ -212,7 +211,7 @@ impl Handle {
     /// `Pid: -1`, since Linux 5.3.
     fn fdinfo_says_reaped(&self) -> Result<bool> {
         use std::os::fd::AsRawFd;
-        let path = format!("/proc/self/fdinfo/{}\0", self.fd.as_raw_fd());
+        let path = format!("/proc/thread-self/fdinfo/{}\0", self.fd.as_raw_fd());
         let path = std::ffi::CStr::from_bytes_with_nul(path.as_bytes()).unwrap_or(c"");
         procfs::read_all(path)
             .map(|text| keyed::number(&text, "Pid:") == Some(-1))
@@ -265,7 +264,8 @@ impl Handle {
         match syscall::pidfd_send_signal(self.fd.as_fd(), signal) {
             Ok(()) => Ok(()),
             Err(Errno::ESRCH) => Err(Error::gone(self.pid, TRIED)),
-            Err(Errno::EINVAL) => Err(Error::invalid(format!("{signal} is not a signal"))),
+            // The number is in range: it is the PID namespace that is not.
+            Err(Errno::EINVAL) => Err(Error::foreign(self.pid, TRIED, step::UNSEEN)),
             Err(errno) => Err(Error::os(self.pid, TRIED, errno.into())),
         }
     }

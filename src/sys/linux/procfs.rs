@@ -91,13 +91,26 @@ pub(super) fn open_stat_at(directory: impl AsFd) -> Result<OwnedFd, Errno> {
     openat(directory, c"stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Reads an open stat file from its start; the kernel makes the line at this moment, in one piece.
+/// Reads an open stat file from its start; the kernel makes the line at this moment, in one piece. Returns what it says,
+/// and how much of the buffer it fills.
 ///
-/// ESRCH once the process is reaped.
+/// While a thread that is not the leader executes a program, a reader can be shown the leader that it takes the place of:
+/// without threads, or as a thread itself. A second reading finds the new one; of a process that is reaped, it says ESRCH.
+/// EBADMSG if it is no stat line.
 #[inline]
-pub(super) fn read_stat<'b>(file: &OwnedFd, buffer: &'b mut StatBuffer) -> Result<&'b [u8], Errno> {
-    let length = pread(file, buffer, 0)?;
-    Ok(&buffer[..length])
+pub(super) fn read_stat(file: &OwnedFd, buffer: &mut StatBuffer) -> Result<(ProcStat, usize), Errno> {
+    let mut again = 16;
+    loop {
+        let length = pread(file, buffer, 0)?;
+        let stat = parse::proc_stat::parse(&buffer[..length]).ok_or(Errno::EBADMSG)?;
+        if !stat.is_reaped() && !stat.is_thread() {
+            return Ok((stat, length));
+        }
+        if again == 0 {
+            return if stat.is_reaped() { Err(Errno::ESRCH) } else { Ok((stat, length)) };
+        }
+        again -= 1;
+    }
 }
 
 /// What stat says of the process or thread that has this number now.
@@ -105,20 +118,8 @@ pub(super) fn read_stat<'b>(file: &OwnedFd, buffer: &'b mut StatBuffer) -> Resul
 pub(super) fn stat(pid: Pid, tried: &'static str, world: &World) -> Result<ProcStat> {
     world.need_proc(pid, tried)?;
     let mut buffer: StatBuffer = [0; 1280];
-    let line = open_stat(pid).and_then(|file| read_stat(&file, &mut buffer));
-    let line = line.map_err(|errno| refused(pid, tried, errno))?;
-    parse_stat(pid, tried, line)
-}
-
-#[inline]
-pub(super) fn parse_stat(pid: Pid, tried: &'static str, line: &[u8]) -> Result<ProcStat> {
-    match parse::proc_stat::parse(line) {
-        Some(stat) if stat.is_reaped() => Err(Error::gone(pid, tried)),
-        Some(stat) => Ok(stat),
-        None => {
-            Err(Error::malformed(pid, tried, "its /proc/PID/stat is not laid out as proc_pid_stat(5) says"))
-        }
-    }
+    let read = open_stat(pid).and_then(|file| read_stat(&file, &mut buffer));
+    read.map(|(stat, _)| stat).map_err(|errno| refused(pid, tried, errno))
 }
 
 /// What it means that /proc/PID cannot be opened or read. Hidden (hidepid) looks like gone there, but not to kill(2)
@@ -134,6 +135,9 @@ pub(super) fn refused(pid: Pid, tried: &'static str, errno: Errno) -> Error {
             "it exists, but /proc is mounted so that this user cannot see it (hidepid)",
         ),
         Errno::ENOENT | Errno::ESRCH => Error::gone(pid, tried),
+        Errno::EBADMSG => {
+            Error::malformed(pid, tried, "its /proc/PID/stat is not laid out as proc_pid_stat(5) says")
+        }
         errno => Error::os(pid, tried, errno.into()),
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, Result};
 use crate::parse::proc_stat::ProcStat;
@@ -110,8 +111,8 @@ impl Step {
 #[inline]
 fn read(pid: Pid, file: &OwnedFd) -> Result<ProcStat> {
     let mut buffer: StatBuffer = [0; 1280];
-    let line = procfs::read_stat(file, &mut buffer).map_err(|errno| procfs::refused(pid, TRIED, errno))?;
-    let stat = procfs::parse_stat(pid, TRIED, line)?;
+    let (stat, _) =
+        procfs::read_stat(file, &mut buffer).map_err(|errno| procfs::refused(pid, TRIED, errno))?;
     if stat.is_thread() { Err(Error::thread(pid, TRIED, thread::owner_of(pid))) } else { Ok(stat) }
 }
 
@@ -142,15 +143,59 @@ fn look_again(pid: Pid, tried: &'static str, mut errno: Errno) -> Result<OwnedFd
             Err(again) => errno = again,
         }
     }
-    Err(Error::gone(pid, tried))
+    // What is there all the time, and is never a process, is a thread that /proc hides (hidepid).
+    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.raw()), None) {
+        Err(Errno::ESRCH) => Err(Error::gone(pid, tried)),
+        _ => Err(Error::thread(pid, tried, None)),
+    }
 }
 
+/// The PID of the parent of a pinned process.
 #[inline]
 pub(super) fn ppid_of_pidfd(fd: BorrowedFd<'_>, pid: Pid, tried: &'static str) -> Result<Option<Pid>> {
     match syscall::pidfd_info(fd, PidfdInfo::PID) {
         Ok(info) => Ok(Pid::new(info.ppid)),
+        Err(errno) => ask_again(fd, pid, tried, errno),
+    }
+}
+
+/// ESRCH means "reaped" only together with POLLHUP (pidfd_poll; since 6.9, before there was an ioctl to ask). Alone it
+/// is also said for a moment while another thread executes a program, and, by 6.13 to early 6.15, of every process
+/// without a visible parent.
+#[cold]
+fn ask_again(fd: BorrowedFd<'_>, pid: Pid, tried: &'static str, mut errno: Errno) -> Result<Option<Pid>> {
+    let failed = |errno: Errno| Error::os(pid, tried, errno.into());
+    for _ in 0..RETRIES {
+        match errno {
+            Errno::ESRCH if hung_up(fd).map_err(failed)? => return Err(Error::gone(pid, tried)),
+            Errno::ESRCH => {}
+            Errno::EREMOTE => return Err(Error::foreign(pid, tried, UNSEEN)),
+            errno => return Err(failed(errno)),
+        }
+        match syscall::pidfd_info(fd, PidfdInfo::PID) {
+            Ok(info) => return Ok(Pid::new(info.ppid)),
+            Err(again) => errno = again,
+        }
+    }
+    match syscall::pidfd_send_signal(fd, 0) {
+        Ok(()) | Err(Errno::EPERM) => Ok(None),
         Err(Errno::ESRCH) => Err(Error::gone(pid, tried)),
-        Err(errno) => Err(Error::os(pid, tried, errno.into())),
+        Err(Errno::EINVAL) => Err(Error::foreign(pid, tried, UNSEEN)),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+const RETRIES: usize = 16;
+
+/// Why a handle from before a fork into another PID namespace is of no use there.
+pub(super) const UNSEEN: &str = "it is in a PID namespace that cannot be seen from here";
+
+pub(super) fn hung_up(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::pid::Pid;
 use crate::sys::backend::handle::Handle;
 use crate::sys::backend::procfs::{self, ProcPath};
 use crate::sys::backend::syscall;
-use crate::sys::backend::world::world;
+use crate::sys::backend::world::{need_proc_now, world};
 use crate::sys::backend::{step, thread};
 
 /// The parent's PID of whatever process has this PID now.
@@ -37,7 +37,7 @@ pub(crate) fn parent_of(pid: Pid) -> Result<Option<Pid>> {
 ///
 /// The kernel lists by ascending PID from wherever the last call stopped, so nothing that lives throughout is missed.
 pub(crate) fn scan(mut each: impl FnMut(Pid, Option<Pid>)) -> Result<usize> {
-    world()?.need_proc(None, "scan the process table")?;
+    need_proc_now(None, "scan the process table")?;
     let mut ended = 0;
     let mut failed = None;
     list(c"/proc", |pid| {
@@ -57,14 +57,17 @@ pub(crate) fn scan(mut each: impl FnMut(Pid, Option<Pid>)) -> Result<usize> {
 }
 
 /// How many processes and threads were ever created on this machine. Whatever happened between two equal readings, none
-/// was created, and so no PID was reused (trap 1).
-pub(crate) fn fork_count() -> Result<u64> {
+/// was created, and so no PID was reused (trap 1). `None` where nobody counts: a /proc of processes alone (subset=pid),
+/// and kernels that always say 0.
+pub(crate) fn fork_count() -> Result<Option<u64>> {
     const TRIED: &str = "read the fork counter in /proc/stat";
-    world()?.need_proc(None, TRIED)?;
-    let text = procfs::read_all(c"/proc/stat").map_err(|errno| Error::os(None, TRIED, errno.into()))?;
-    keyed::number(&text, "processes")
-        .and_then(|count| u64::try_from(count).ok())
-        .ok_or_else(|| Error::malformed(None, TRIED, "there is no line 'processes'"))
+    match procfs::read_all(c"/proc/stat") {
+        Ok(text) => Ok(keyed::number(&text, "processes")
+            .and_then(|count| u64::try_from(count).ok())
+            .filter(|&n| n > 0)),
+        Err(Errno::ENOENT | Errno::EACCES | Errno::EPERM) => Ok(None),
+        Err(errno) => Err(Error::os(None, TRIED, errno.into())),
+    }
 }
 
 /// The PIDs of the children, from the kernel's own lists, one a thread (trap 17).
@@ -76,7 +79,7 @@ pub(crate) fn fork_count() -> Result<u64> {
 pub(crate) fn children_of(parent: &Handle) -> Result<Vec<Pid>> {
     const TRIED: &str = "list the children of process";
     let world = world()?;
-    world.need_proc(parent.pid(), TRIED)?;
+    need_proc_now(parent.pid(), TRIED)?;
     if world.children {
         let mut last = None;
         for _ in 0..4 {

@@ -3,13 +3,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::{AcceptConn, PeerCredentials};
 
 use crate::error::{Error, Result};
 use crate::parse::keyed;
 use crate::pid::Pid;
 use crate::sys::backend::handle::Handle;
 use crate::sys::backend::procfs::{self, ProcPath};
+use crate::sys::backend::step::{self, UNSEEN};
 use crate::sys::backend::syscall::{self, PIDFD_THREAD, PidfdInfo};
 use crate::sys::backend::world::world;
 
@@ -41,11 +43,23 @@ impl Pinned {
 
     fn owner(&self, tid: Pid, tried: &'static str) -> Result<Pid> {
         let number = match self {
-            Pinned::Pidfd(fd) => match syscall::pidfd_info(fd.as_fd(), PidfdInfo::PID) {
-                Ok(info) => i64::from(info.tgid),
-                Err(Errno::ESRCH) => return Err(Error::gone(tid, tried)),
-                Err(errno) => return Err(Error::os(tid, tried, errno.into())),
-            },
+            Pinned::Pidfd(fd) => {
+                let mut answer = syscall::pidfd_info(fd.as_fd(), PidfdInfo::PID);
+                // Said for a moment while another thread executes a program, too.
+                for _ in 0..16 {
+                    match answer {
+                        Err(Errno::ESRCH) if !step::hung_up(fd.as_fd()).unwrap_or(true) => {
+                            answer = syscall::pidfd_info(fd.as_fd(), PidfdInfo::PID);
+                        }
+                        _ => break,
+                    }
+                }
+                match answer {
+                    Ok(info) => i64::from(info.tgid),
+                    Err(Errno::ESRCH) => return Err(Error::gone(tid, tried)),
+                    Err(errno) => return Err(Error::os(tid, tried, errno.into())),
+                }
+            }
             Pinned::Status(file) => {
                 let mut text = [0; 512];
                 let length = nix::sys::uio::pread(file, &mut text, 0)
@@ -67,8 +81,9 @@ pub(crate) fn process_of_thread(tid: Pid) -> Result<Handle> {
     const TRIED: &str = "find the process of thread";
     let thread = Pinned::open(tid, TRIED)?;
     let owner = thread.owner(tid, TRIED)?;
-    let handle =
-        Handle::open(owner).map_err(|error| if error.is_gone() { Error::gone(tid, TRIED) } else { error })?;
+    let handle = Handle::open(owner).map_err(|error| {
+        if error.is_gone() || error.is_thread() { Error::gone(tid, TRIED) } else { error }
+    })?;
     // The thread outlived the opening, so its process did, and that is what was opened.
     if thread.owner(tid, TRIED)? == owner { Ok(handle) } else { Err(Error::gone(tid, TRIED)) }
 }
@@ -98,12 +113,17 @@ pub(crate) fn process_of_peer(socket: BorrowedFd<'_>) -> Result<Handle> {
         }
         Err(errno) => return Err(Error::os(None, TRIED, errno.into())),
     };
+    if getsockopt(&socket, AcceptConn) == Ok(true) {
+        return Err(Error::unsupported(
+            None,
+            TRIED,
+            "it listens, and has no peer; accept a connection first",
+        ));
+    }
     let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| Error::os(None, TRIED, errno.into()))?;
     match (Pid::from_raw(peer.pid()), fd) {
         (Some(pid), Some(fd)) => Handle::of_pidfd(pid, fd),
         (Some(pid), None) => Err(Error::gone(pid, "open peer process")),
-        (None, _) => {
-            Err(Error::foreign(None, TRIED, "it is in a PID namespace that cannot be seen from here"))
-        }
+        (None, _) => Err(Error::foreign(None, TRIED, UNSEEN)),
     }
 }

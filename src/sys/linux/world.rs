@@ -133,12 +133,7 @@ impl Remembered {
 
 fn probe() -> Result<World, Errno> {
     let me = Pid::current();
-    let proc = match procfs::own_pid() {
-        Ok(pid) if pid == me => Proc::Ours,
-        Ok(_) => Proc::Foreign,
-        Err(errno) if is_shortage(errno) => return Err(errno),
-        Err(_) => Proc::Absent,
-    };
+    let proc = proc_now()?;
     let mut world = World {
         pidfd: false,
         pidfs: false,
@@ -168,7 +163,7 @@ fn probe() -> Result<World, Errno> {
     // These are of this process and boot, whichever namespace's numbers the procfs shows.
     world.boot =
         read(c"/proc/sys/kernel/random/boot_id")?.and_then(|text| parse::uuid::parse(&text)).map(BootId);
-    world.pid_namespace = inode("/proc/self/ns/pid");
+    world.pid_namespace = inode("/proc/thread-self/ns/pid");
     world.time_offset = time_offset()?;
     if proc == Proc::Ours {
         world.children = read(c"/proc/thread-self/children")?.is_some();
@@ -179,6 +174,16 @@ fn probe() -> Result<World, Errno> {
         }
     }
     Ok(world)
+}
+
+/// What is mounted at /proc at this moment: setns(2), chroot(2) and mount(2) can change it.
+fn proc_now() -> Result<Proc, Errno> {
+    match procfs::own_pid() {
+        Ok(pid) if pid == Pid::current() && is_own_number_alone()? => Ok(Proc::Ours),
+        Ok(_) => Ok(Proc::Foreign),
+        Err(errno) if is_shortage(errno) => Err(errno),
+        Err(_) => Ok(Proc::Absent),
+    }
 }
 
 /// `None` for a call that is not offered; an error only for a shortage, which says nothing about that.
@@ -202,20 +207,35 @@ fn read(path: &std::ffi::CStr) -> Result<Option<Vec<u8>>, Errno> {
     offered(procfs::read_all(path))
 }
 
+/// A number can be ours in two namespaces at once. The procfs of an outer one shows a process's numbers in all of those
+/// below it; before Linux 4.1 it shows none, and the number has to do.
+fn is_own_number_alone() -> Result<bool, Errno> {
+    let Some(text) = read(c"/proc/thread-self/status")? else { return Ok(false) };
+    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NStgid:"));
+    let numbers =
+        |line: &[u8]| line.split(u8::is_ascii_whitespace).filter(|number| !number.is_empty()).count();
+    Ok(line.is_none_or(|line| numbers(line) == 1))
+}
+
 fn inode(path: &str) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.ino())
 }
 
 /// Kernels without time namespaces shift nothing. A process whose children are to live in another time namespace than
-/// itself is only told the children's offset, so its own is not known.
+/// itself is only told the children's offset, so its own is not known. (Of a process, /proc/self is its main thread, which
+/// may have ended.)
 fn time_offset() -> Result<Option<i64>, Errno> {
-    let Some(own) = inode("/proc/self/ns/time") else {
-        return Ok(Some(0));
+    let own = match std::fs::metadata("/proc/thread-self/ns/time") {
+        Ok(metadata) => metadata.ino(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(0)),
+        Err(_) => return Ok(None),
     };
-    if inode("/proc/self/ns/time_for_children") != Some(own) {
+    if inode("/proc/thread-self/ns/time_for_children") != Some(own) {
         return Ok(None);
     }
-    Ok(read(c"/proc/self/timens_offsets")?.and_then(|text| parse::timens_offsets::boottime(&text)))
+    Ok(read(c"/proc/thread-self/timens_offsets")?
+        .or(read(c"/proc/self/timens_offsets")?)
+        .and_then(|text| parse::timens_offsets::boottime(&text)))
 }
 
 /// Ticks of CLOCK_BOOTTIME that have passed, on the scale of the start times in /proc/PID/stat.
@@ -239,18 +259,27 @@ pub(crate) fn age(start: &StartTime) -> Option<Duration> {
 }
 
 impl World {
-    /// Refuses to read numbers of another PID namespace.
+    /// Refuses to read numbers of another PID namespace. What was found before is believed of a /proc that is ours; see
+    /// `need_proc_now`.
     #[inline]
     pub(super) fn need_proc(&self, pid: impl Into<Option<Pid>>, tried: &'static str) -> Result<()> {
-        match self.proc {
-            Proc::Ours => Ok(()),
-            Proc::Absent => Err(Error::unsupported(pid, tried, "it takes /proc, and none is mounted here")),
-            Proc::Foreign => Err(Error::unsupported(
-                pid,
-                tried,
-                "it takes /proc, and the one here shows another PID namespace; mount a fresh one (unshare --mount-proc)",
-            )),
-        }
+        if self.proc == Proc::Ours { Ok(()) } else { need_proc_now(pid, tried) }
+    }
+}
+
+/// The same, looked up at this moment: for what reads many files anyway, and would take another namespace's listing for
+/// ours.
+#[cold]
+pub(super) fn need_proc_now(pid: impl Into<Option<Pid>>, tried: &'static str) -> Result<()> {
+    let pid = pid.into();
+    match proc_now().map_err(|errno| Error::os(pid, tried, errno.into()))? {
+        Proc::Ours => Ok(()),
+        Proc::Absent => Err(Error::unsupported(pid, tried, "it takes /proc, and none is mounted here")),
+        Proc::Foreign => Err(Error::unsupported(
+            pid,
+            tried,
+            "it takes /proc, and the one here shows another PID namespace; mount a fresh one (unshare --mount-proc)",
+        )),
     }
 }
 
