@@ -163,11 +163,11 @@ impl ProcessWatcher {
         let before = into.len();
         let mut keys = Vec::new();
         loop {
-            self.poller.wait(&mut keys, usize::MAX, Some(Duration::ZERO))?;
-            if keys.is_empty() {
+            let more = self.poller.wait(&mut keys, usize::MAX, Some(Duration::ZERO))?;
+            into.extend(keys.drain(..).filter_map(|key| self.take(key)));
+            if !more {
                 return Ok(into.len() - before);
             }
-            into.extend(keys.drain(..).filter_map(|key| self.take(key)));
         }
     }
 

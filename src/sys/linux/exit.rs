@@ -11,6 +11,7 @@ use crate::state::ExitStatus;
 use crate::sys::backend::handle::{Handle, Kind};
 use crate::sys::backend::procfs::{ProcPath, StatBuffer};
 use crate::sys::backend::syscall::{self, PidfdInfo};
+use crate::sys::backend::world::world;
 
 impl Handle {
     /// The status of a process that has ended. Reaps nothing. `Unknown` where nobody tells, and for one that runs.
@@ -23,7 +24,7 @@ impl Handle {
             Reaped::Status(status) => return status,
             Reaped::NotYet { parent } => parent,
         };
-        if parent.is_none_or(|parent| parent == Pid::current()) {
+        if parent.is_none_or(|parent| world().is_ok_and(|here| here.me == parent)) {
             if let Some(status) = self.status_of_child() {
                 return status;
             }

@@ -90,8 +90,9 @@ impl Poller {
         }
     }
 
-    /// Appends the keys of those that ended, at most `most`; none if the time was up or a signal came.
-    pub(crate) fn wait(&self, keys: &mut Vec<u64>, most: usize, timeout: Option<Duration>) -> Result<()> {
+    /// Appends the keys of those that ended, at most `most`; none if the time was up or a signal came. Returns whether
+    /// there may be more.
+    pub(crate) fn wait(&self, keys: &mut Vec<u64>, most: usize, timeout: Option<Duration>) -> Result<bool> {
         let mut events = [EpollEvent::empty(); 256];
         let most = most.clamp(1, events.len());
         let count = match self.epoll.wait(&mut events[..most], epoll_timeout(timeout)) {
@@ -99,14 +100,17 @@ impl Poller {
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(Error::os(None, "wait for the end of processes", errno.into())),
         };
+        let mut more = count == most;
         for event in &events[..count] {
             if event.data() == TIMER {
+                // It stays readable until a look finds nothing more.
+                more = true;
                 self.lock().look(keys, most)?;
             } else {
                 keys.push(event.data());
             }
         }
-        Ok(())
+        Ok(more)
     }
 
     fn lock(&self) -> MutexGuard<'_, LookedAt> {

@@ -19,6 +19,8 @@ use crate::sys::backend::syscall::{self, PIDFD_THREAD, PidfdInfo};
 /// Where this process stands, and what its kernel or sandbox lets it do.
 #[derive(Debug)]
 pub(crate) struct World {
+    /// This process, without a system call.
+    pub(super) me: Pid,
     /// pidfd_open(2), Linux 5.3.
     pub(super) pidfd: bool,
     /// Pidfds are inodes of pidfs, whose numbers no two processes of a boot share: Linux 6.9.
@@ -135,6 +137,7 @@ fn probe() -> Result<World, Errno> {
     let me = Pid::current();
     let proc = proc_now()?;
     let mut world = World {
+        me,
         pidfd: false,
         pidfs: false,
         thread: false,
