@@ -12,7 +12,7 @@ pub(crate) const RETRIES: usize = 16;
 const DEEPEST: usize = 1 << 22;
 
 /// Returns the PID of the parent of the process that has this PID now; `None` at the top of what can be seen from here
-/// (PID 1, kernel threads, and the first process of a PID namespace).
+/// (PID 1, the first kernel thread, and the first process of a PID namespace).
 ///
 /// # Errors
 ///

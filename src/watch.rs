@@ -17,9 +17,11 @@ use crate::sys;
 ///
 /// The watcher holds a watched process's descriptor until its end is reported, so one for each (the `Process` itself can
 /// be dropped). When three quarters of the soft limit of open files are used, [`watch`](ProcessWatcher::watch) raises it
-/// to the hard limit, for the whole program; programs that use select(2) must not let it come to that.
+/// to the hard limit, for the whole program and those that it starts later; programs that use select(2) must not let it
+/// come to that.
 ///
-/// `Send` and `Sync`: threads may watch, unwatch and wait at the same time.
+/// `Send` and `Sync`: threads may watch, unwatch and wait at the same time. A child of fork(2) must not use its parent's
+/// watcher: the kernel's side of it is shared, and each end would go to one of the two.
 ///
 /// # In an event loop
 ///
