@@ -282,16 +282,14 @@ fn wide(inode: impl Into<u64>) -> u64 {
     inode.into()
 }
 
-/// Rounded up to a millisecond, so that a wait never ends before its time; the longest that poll(2) can.
-pub(super) fn poll_timeout(left: Option<Duration>) -> PollTimeout {
-    match left {
-        None => PollTimeout::NONE,
-        Some(left) => {
-            let milliseconds = left.as_nanos().div_ceil(1_000_000);
-            i32::try_from(milliseconds)
-                .ok()
-                .and_then(|ms| PollTimeout::try_from(ms).ok())
-                .unwrap_or(PollTimeout::MAX)
-        }
-    }
+/// For poll(2).
+fn poll_timeout(left: Option<Duration>) -> PollTimeout {
+    left.map_or(PollTimeout::NONE, |left| {
+        PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX)
+    })
+}
+
+/// Rounded up, so that a wait never ends before its time; at most as long as poll(2) and epoll_wait(2) can.
+pub(super) fn milliseconds(left: Duration) -> i32 {
+    i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }

@@ -14,7 +14,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::error::{Error, Result};
 use crate::state::State;
-use crate::sys::backend::handle::{Handle, Kind};
+use crate::sys::backend::handle::{Handle, Kind, milliseconds};
 
 /// Whatever `K` the caller names a handle by comes back once that handle's process has ended.
 #[derive(Debug)]
@@ -192,16 +192,9 @@ fn failed(handle: &Handle, errno: Errno) -> Error {
     Error::os(handle.pid(), WATCH, errno.into())
 }
 
-/// Rounded up to a millisecond, so that a wait never ends before its time; the longest that epoll_wait(2) can.
+/// For epoll_wait(2).
 fn epoll_timeout(left: Option<Duration>) -> EpollTimeout {
-    match left {
-        None => EpollTimeout::NONE,
-        Some(left) => {
-            let milliseconds = left.as_nanos().div_ceil(1_000_000);
-            i32::try_from(milliseconds)
-                .ok()
-                .and_then(|ms| EpollTimeout::try_from(ms).ok())
-                .unwrap_or(EpollTimeout::MAX)
-        }
-    }
+    left.map_or(EpollTimeout::NONE, |left| {
+        EpollTimeout::try_from(milliseconds(left)).unwrap_or(EpollTimeout::MAX)
+    })
 }
