@@ -119,7 +119,7 @@ impl Process {
     /// [`is_gone`](Error::is_gone) if it has ended, whoever has its PID now; [`is_foreign`](Error::is_foreign) for an
     /// identity of another PID namespace, where the PID means nothing, or of another boot;
     /// [`is_unsupported`](Error::is_unsupported) if a process with this PID lives and nothing can prove that it is the
-    /// one (see [`Identity::same_process`]).
+    /// one (see [`Identity::same_process`]), or if its PID namespace is unknown, for want of a `/proc` here or there.
     pub fn reopen(identity: &Identity) -> Result<Process> {
         const TRIED: &str = "reopen process";
         let pid = identity.pid;
