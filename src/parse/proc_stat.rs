@@ -75,14 +75,16 @@ fn is_end(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n')
 }
 
-/// A number, and the fields after it.
+/// A number as the kernel prints it, without leading zeros, and the fields after it.
 #[inline]
 fn number(line: &[u8]) -> Option<(u64, &[u8])> {
     let mut number: u64 = 0;
     let mut digits = 0;
     loop {
         match line.get(digits)? {
-            digit @ b'0'..=b'9' => number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?,
+            digit @ b'0'..=b'9' if number > 0 || digits == 0 => {
+                number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            }
             &byte if is_end(byte) && digits > 0 => return Some((number, &line[digits + 1..])),
             _ => return None,
         }
