@@ -42,9 +42,10 @@ pub(crate) fn parse(line: &[u8]) -> Option<ProcStat> {
     let pid = u32::try_from(decimal(line[..open].strip_suffix(b" ")?)?).ok()?;
     let rest = line.get(close + 1..)?.strip_prefix(b" ")?;
 
-    let &[state, b' ' | b'\n', ref rest @ ..] = rest else {
+    let &[state, end, ref rest @ ..] = rest else { return None };
+    if is_end(state) || !is_end(end) {
         return None;
-    };
+    }
     let (ppid, rest) = number(rest)?;
     let ppid = u32::try_from(ppid).ok()?;
     let (session, rest) = match after(rest, 1)? {

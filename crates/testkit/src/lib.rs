@@ -33,4 +33,5 @@ pub use pids::{ForcedChild, fork_with_pid};
 pub use script::Script;
 pub use skip::{Probe, skip};
 pub use stage::stage;
+pub use sys::default_signals;
 pub use wait::{DEADLINE, eventually, is_root};

@@ -144,6 +144,7 @@ impl Running {
     }
 
     pub(crate) fn of(command: &mut Command) -> Running {
+        pidigree_testkit::default_signals();
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the command runs");
         let stdout = child.stdout.take().expect("standard output is piped");
         Running { child, lines: BufReader::new(stdout) }

@@ -18,6 +18,7 @@ impl Victim {
     }
 
     fn of(command: &mut Command) -> Victim {
+        pidigree_testkit::default_signals();
         Victim(command.spawn().expect("it runs"))
     }
 

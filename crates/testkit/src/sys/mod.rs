@@ -109,6 +109,15 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets children that start from now on die of the signals of a terminal.
+///
+/// A test run in the background of a shell, or under nohup, inherits that they are ignored.
+pub fn default_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        let _ = default_disposition(signal);
+    }
+}
+
 /// Whether a sandbox may have said this instead of the kernel.
 pub(crate) fn is_denied(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EPERM | ENOSYS))
