@@ -138,11 +138,18 @@ impl Handle {
         buffer: &'b mut StatBuffer,
     ) -> Result<(ProcStat, &'b [u8])> {
         self.world.need_proc(self.pid, tried)?;
-        let file = match self.kind {
-            Kind::Pidfd => procfs::open_stat(self.pid),
-            Kind::Directory => procfs::open_stat_at(&self.fd),
+        let mut read = || {
+            let file = match self.kind {
+                Kind::Pidfd => procfs::open_stat(self.pid),
+                Kind::Directory => procfs::open_stat_at(&self.fd),
+            };
+            file.and_then(|file| procfs::read_stat(&file, buffer))
         };
-        let read = file.and_then(|file| procfs::read_stat(&file, buffer));
+        // Of the reaped it is ESRCH, but ENOENT for those that are reaped under the look-up itself.
+        let read = match read() {
+            Err(Errno::ENOENT) if self.kind == Kind::Directory => read(),
+            read => read,
+        };
         // By the PID, it is ours as long as the process is not reaped after the reading.
         if self.kind == Kind::Pidfd && self.is_reaped()? {
             return Err(Error::gone(self.pid, tried));
