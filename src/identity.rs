@@ -36,11 +36,12 @@ use crate::pid::Pid;
 /// ```
 /// use pidigree::{Identity, Pid, Process};
 ///
-/// let token = Identity::of(Pid::current())?.to_string();
+/// let shell = pidigree::parent_of(Pid::current())?.expect("somebody started this");
+/// let token = Identity::of(shell)?.to_string();
 /// // ... kept in a file, read by another program ...
 /// let recorded: Identity = token.parse()?;
 /// let process = Process::reopen(&recorded)?;
-/// assert_eq!(process.pid(), Pid::current());
+/// assert_eq!(process.pid(), shell);
 /// # Ok::<(), pidigree::Error>(())
 /// ```
 #[derive(Clone, Copy)]
