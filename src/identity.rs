@@ -36,12 +36,12 @@ use crate::pid::Pid;
 /// ```
 /// use pidigree::{Identity, Pid, Process};
 ///
-/// let shell = pidigree::parent_of(Pid::current())?.expect("somebody started this");
-/// let token = Identity::of(shell)?.to_string();
+/// let init = Pid::new(1).unwrap();
+/// let token = Identity::of(init)?.to_string();
 /// // ... kept in a file, read by another program ...
 /// let recorded: Identity = token.parse()?;
 /// let process = Process::reopen(&recorded)?;
-/// assert_eq!(process.pid(), shell);
+/// assert_eq!(process.pid(), init);
 /// # Ok::<(), pidigree::Error>(())
 /// ```
 #[derive(Clone, Copy)]
