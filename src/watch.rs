@@ -141,10 +141,7 @@ impl ProcessWatcher {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut keys = Vec::with_capacity(1);
         loop {
-            let left = match (timeout, deadline) {
-                (Some(_), Some(deadline)) => Some(deadline.saturating_duration_since(Instant::now())),
-                _ => None,
-            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             self.poller.wait(&mut keys, 1, left)?;
             // One that was unwatched meanwhile is not there any more.
             if let Some(exited) = keys.pop().and_then(|key| self.take(key)) {

@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 
-use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::parse::proc_stat;
@@ -60,7 +59,7 @@ impl Handle {
             Ok(WaitStatus::Exited(_, code)) => ExitStatus::Code(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::Signal(signal as i32),
             // Not our child, or ended by a signal that nix has no name for (a real-time one).
-            Err(Errno::ECHILD | Errno::EINVAL) | Ok(_) | Err(_) => return None,
+            _ => return None,
         };
         // By PID, it is this process's as long as it is not reaped after the asking.
         match self.kind() {
