@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,7 +54,7 @@ use crate::sys;
 pub struct ProcessWatcher {
     // Before `watched`, so that it is closed first: nothing is left registered that could be reported.
     poller: sys::Poller,
-    watched: Mutex<HashMap<u64, Watched>>,
+    watched: Mutex<Watches>,
     next_key: AtomicU64,
 }
 
@@ -63,6 +64,28 @@ struct Watched {
     /// If it was known when the watch began.
     identity: Option<Identity>,
     registration: Option<sys::Registration>,
+}
+
+type Watches = HashMap<u64, Watched, BuildHasherDefault<KeyHasher>>;
+
+/// Keys count up and nobody else chooses them: there is nothing to defend against. An odd factor keeps the lower bits of
+/// neighbours apart, which choose the bucket, and fills the upper ones, which are compared first.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        // 2^64 divided by the golden ratio.
+        self.0 = (self.0 ^ key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Names one watch of one [`ProcessWatcher`]; never used again by it.
@@ -185,7 +208,7 @@ impl ProcessWatcher {
         let mut watch = self.lock().remove(&key)?;
         let status = watch.handle.exit_status();
         let identity = watch.identity.unwrap_or_else(|| watch.handle.identity(false));
-        // Closing the last descriptor deregisters it.
+        // Closing the last descriptor deregisters it; where a child of fork has a copy, one-shot keeps it quiet.
         if Arc::strong_count(&watch.handle) > 1 {
             if let Some(registration) = watch.registration.take() {
                 self.poller.remove(&watch.handle, registration, key);
@@ -194,7 +217,7 @@ impl ProcessWatcher {
         Some(Exited { key: WatchKey(key), identity, status })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Watched>> {
+    fn lock(&self) -> MutexGuard<'_, Watches> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

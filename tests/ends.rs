@@ -3,14 +3,17 @@
 mod common;
 
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
 use common::pid;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Uid, seteuid};
 use pidigree::{ExitStatus, Grade, Process, ProcessWatcher, Signal, State, capabilities};
-use pidigree_testkit::{DEADLINE, Family, idle_children};
+use pidigree_testkit::{DEADLINE, Family, idle_children, is_root, require, stage};
 
 fn readable(fd: impl AsFd, timeout: PollTimeout) -> bool {
     poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout).unwrap() > 0
@@ -60,6 +63,55 @@ fn raw_pidfd(number: u32) -> Option<std::os::fd::OwnedFd> {
     (fd >= 0).then(|| unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as i32) })
 }
 
+/// Closing a descriptor takes it out of epoll only when nobody has a copy. A child of fork has one of each.
+#[test]
+fn a_watcher_that_has_reported_is_quiet_though_a_forked_child_holds_copies() {
+    let name = "a_watcher_that_has_reported_is_quiet_though_a_forked_child_holds_copies";
+    // Alone in its process: other tests wait for the ends of pipes, and the child would hold those open.
+    stage(name, &["in-ns", "pid,mount"], || {
+        let mut children = idle_children(5);
+        let watcher = ProcessWatcher::new().unwrap();
+        for &number in children.pids() {
+            // The watcher is the only owner.
+            watcher.watch(&Process::open(pid(number)).unwrap()).unwrap();
+        }
+        let control = Epoll::new(EpollCreateFlags::empty()).unwrap();
+        let raw = raw_pidfd(children.pids()[0]);
+        if let Some(raw) = &raw {
+            control.add(raw, EpollEvent::new(EpollFlags::EPOLLIN, 0)).unwrap();
+        }
+        let controlled = raw.is_some();
+
+        let (lifeline, held) = UnixStream::pair().unwrap();
+        // SAFETY: the child makes system calls alone until it `_exit`s.
+        let child = match unsafe { nix::unistd::fork() }.unwrap() {
+            ForkResult::Child => {
+                drop(held);
+                let _ = nix::unistd::read(&lifeline, &mut [0]);
+                // SAFETY: ends this process at once, without the harness's own exit handlers.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => child,
+        };
+        drop(raw);
+
+        let mut ends = Vec::new();
+        for index in 0..5 {
+            children.kill_one(index);
+            ends.extend(watcher.wait(Some(DEADLINE)).unwrap());
+        }
+        watcher.drain(&mut ends).unwrap();
+        assert_eq!((ends.len(), watcher.len()), (5, 0), "each once");
+        assert!(!readable(&watcher, PollTimeout::ZERO), "a spin");
+        (0..5).for_each(|index| children.reap_one(index));
+        assert!(!readable(&watcher, PollTimeout::ZERO), "a spin");
+        assert_eq!(readable(&control.0, PollTimeout::ZERO), controlled, "the trap");
+
+        drop(held);
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+    });
+}
+
 #[test]
 fn the_status_of_a_child_is_told_and_left_for_its_parent() {
     for (script, status) in [("exit 0", ExitStatus::Code(0)), ("exit 42", ExitStatus::Code(42))] {
@@ -83,6 +135,35 @@ fn signals_are_told_by_number_real_time_ones_too() {
         // A zombie that is not our child.
         assert_eq!(process.wait(Some(DEADLINE)).unwrap(), Some(ExitStatus::Signal(signal)));
     }
+}
+
+/// The parent is told by waitid(2); the number in stat, for those who may ptrace the child, is not for everybody.
+#[test]
+fn a_parent_is_told_how_a_child_ended_that_it_may_not_ptrace() {
+    require!(is_root(), "needs root, to have a child of another user");
+    let name = "a_parent_is_told_how_a_child_ended_that_it_may_not_ptrace";
+    stage(name, &["in-ns", "pid,mount"], || {
+        for (end, status) in [
+            ("exit 3", ExitStatus::Code(3)),
+            ("raise 15", ExitStatus::Signal(15)),
+            ("raise 34", ExitStatus::Signal(34)),
+            ("raise 50", ExitStatus::Signal(50)),
+        ] {
+            let family = Family::spawn(&*format!("say root await {end}"));
+            let root = family.fact("root");
+            let process = Process::open(pid(root.pid)).unwrap();
+            // Effectively, for the time being: the family, and its end, stay root's.
+            seteuid(Uid::from_raw(65534)).unwrap();
+            family.poke(root.pid);
+            let told = process.wait(Some(DEADLINE));
+            let denied = std::fs::read_link(format!("/proc/{}/ns/user", root.pid));
+            seteuid(Uid::from_raw(0)).unwrap();
+            let kind = denied.expect_err("the trap").kind();
+            assert_eq!(kind, std::io::ErrorKind::PermissionDenied, "the trap");
+            assert_eq!(told.unwrap(), Some(status), "{end}");
+            assert_eq!(process.state().unwrap(), State::Zombie, "it is left for its parent's wait");
+        }
+    });
 }
 
 #[test]

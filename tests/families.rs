@@ -92,27 +92,3 @@ fn a_table_of_a_still_machine_is_proven_and_equals_the_processes_own_answers() {
     assert_eq!(below.len(), 3);
     assert!(below.iter().all(|&member| table.is_descendant(member, root)));
 }
-
-/// Its parent ends under the walk, and it goes to one whose children have been listed already.
-#[test]
-fn an_orphan_that_changes_hands_within_the_family_is_not_missed() {
-    const ORPHANS: usize = 200;
-    let names: Vec<String> = (0..ORPHANS).map(|index| format!("orphan{index}")).collect();
-    let mut script = vec!["subreaper", "fork", "["];
-    script.extend(["say", "maker"]);
-    for name in &names {
-        script
-            .extend(["await", "fork", "[", "fork", "[", "say", name, "pause", "]", "exit", "0", "]", "reap"]);
-    }
-    script.extend(["pause", "]", "say", "root", "pause"]);
-    let family = Family::spawn(&script[..]);
-    let (maker, root) = (family.fact("maker"), Process::open(pid(family.fact("root").pid)).unwrap());
-    let mut alive = BTreeSet::new();
-    for name in &names {
-        family.poke(maker.pid);
-        alive.insert(pid(family.fact(name).pid));
-        // Its parent is ending just now.
-        let found = pids(&root.descendants().unwrap());
-        assert!(found.is_superset(&alive), "{:?} are missing", alive.difference(&found));
-    }
-}

@@ -1,8 +1,6 @@
 //! How a process ended, from whichever part of the kernel still knows.
 
-use std::os::fd::AsFd;
-
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use std::os::fd::{AsFd, AsRawFd};
 
 use crate::parse::proc_stat;
 use crate::pid::Pid;
@@ -50,15 +48,14 @@ impl Handle {
 
     /// Leaves the child for its parent's own wait (WNOWAIT).
     fn status_of_child(&self) -> Option<ExitStatus> {
-        let id = match self.kind() {
-            Kind::Pidfd => Id::PIDFd(self.as_fd()),
-            Kind::Directory => Id::Pid(nix::unistd::Pid::from_raw(self.pid().raw())),
+        let ended = match self.kind() {
+            Kind::Pidfd => syscall::waitid(libc::P_PIDFD, self.as_fd().as_raw_fd() as libc::id_t),
+            Kind::Directory => syscall::waitid(libc::P_PID, self.pid().get()),
         };
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        let status = match waitid(id, flags) {
-            Ok(WaitStatus::Exited(_, code)) => ExitStatus::Code(code),
-            Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::Signal(signal as i32),
-            // Not our child, or ended by a signal that nix has no name for (a real-time one).
+        let status = match ended {
+            Ok(Some((libc::CLD_EXITED, code))) => ExitStatus::Code(code),
+            Ok(Some((libc::CLD_KILLED | libc::CLD_DUMPED, signal))) => ExitStatus::Signal(signal),
+            // Not our child, or it runs.
             _ => return None,
         };
         // By PID, it is this process's as long as it is not reaped after the asking.

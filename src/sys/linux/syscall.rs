@@ -95,6 +95,23 @@ pub(super) fn peer_pidfd(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// waitid(2) for the end of a child, without blocking, and leaving it for the next wait (WNOWAIT): `si_code` and
+/// `si_status`; `None` while it runs. The one in nix fails for real-time signals, which it has no names for.
+pub(super) fn waitid(kind: libc::idtype_t, id: libc::id_t) -> Result<Option<(i32, i32)>, Errno> {
+    // SAFETY: `siginfo_t` is integers and raw pointers, which all may be zero.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel writes one `siginfo_t` to the pointer.
+    let result = unsafe { libc::waitid(kind, id, &raw mut info, flags) };
+    Errno::result(result)?;
+    if info.si_signo != libc::SIGCHLD {
+        return Ok(None);
+    }
+    // SAFETY: a SIGCHLD has the field.
+    let status = unsafe { info.si_status() };
+    Ok(Some((info.si_code, status)))
+}
+
 /// getdents64(2) into `buffer`; the number of bytes filled, 0 at the end.
 pub(super) fn getdents(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`, any of which are valid u8.
