@@ -129,7 +129,7 @@ impl Error {
     }
 
     #[cold]
-    pub(crate) fn denied(pid: Pid, tried: &'static str, reason: &'static str) -> Error {
+    pub(crate) fn denied(pid: impl Into<Option<Pid>>, tried: &'static str, reason: &'static str) -> Error {
         Error::new(Kind::Denied, pid, tried, reason)
     }
 
@@ -172,6 +172,16 @@ impl Error {
     #[cold]
     pub(crate) fn invalid(reason: String) -> Error {
         Error::new(Kind::Invalid, None, "", reason)
+    }
+
+    /// The same error, for another one who waits for it.
+    pub(crate) fn again(&self) -> Error {
+        let Inner { kind, pid, tried, reason, source } = &*self.0;
+        let source = source.as_ref().map(|source| match source.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(source.kind(), source.to_string()),
+        });
+        Error(Box::new(Inner { kind: *kind, pid: *pid, tried, reason: reason.clone(), source }))
     }
 
     /// Something that the kernel said and that we cannot make sense of.

@@ -26,6 +26,7 @@ mod snapshot;
 mod state;
 #[expect(unsafe_code, reason = "the kernel is behind it; see the module")]
 mod sys;
+mod tree;
 mod watch;
 
 pub use ancestry::{ancestors_of, is_descendant, parent_of};
@@ -37,6 +38,10 @@ pub use process::{Ancestors, Process};
 pub use signal::Signal;
 pub use snapshot::{Entry, Snapshot};
 pub use state::{ExitStatus, State};
+pub use tree::{
+    Backend, Coverage, Emptied, Evidence, OnTrackerDeath, Promise, Tree, TreeBuilder, TreeChild, TreeEvent,
+    TreeState,
+};
 #[cfg(feature = "tokio")]
 pub use watch::Exits;
 pub use watch::{Exited, ProcessWatcher, WatchKey};

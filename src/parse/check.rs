@@ -4,14 +4,16 @@
 //! by other means: text instead of bytes, `str::parse` instead of `decimal`, 128 bits instead of checked arithmetic.
 
 use crate::identity::{BootId, Identity, StartTime};
-use crate::parse::{children, dirent, keyed, proc_stat, timens_offsets, token, uuid};
+use crate::parse::{cgroup, children, cn_proc, dirent, keyed, proc_stat, timens_offsets, token, uuid};
 use crate::pid::Pid;
 
 type Check = fn(&[u8]);
 
 /// Every parser by its name, which is also that of its fuzz target and of its folder of seeds.
-pub(crate) const ALL: [(&str, Check); 7] = [
+pub(crate) const ALL: [(&str, Check); 9] = [
+    ("cgroup", cgroup),
     ("children", children),
+    ("cn_proc", cn_proc),
     ("dirent", dirent),
     ("keyed", keyed),
     ("proc_stat", proc_stat),
@@ -40,6 +42,70 @@ fn some_below(length: usize) -> impl Iterator<Item = usize> {
     (length % step..length).step_by(step)
 }
 
+/// Finds the line, the mounts, the rest of a path and the members that a reading as text finds, and never part of a name.
+pub(crate) fn cgroup(input: &[u8]) {
+    let shown = input.escape_ascii();
+    // One character a byte.
+    let text: String = input.iter().map(|&byte| char::from(byte)).collect();
+    let bytes = |text: &str| -> Vec<u8> { text.chars().map(|letter| letter as u8).collect() };
+    let whole: Vec<&str> = text.split_terminator('\n').filter(|_| text.ends_with('\n')).collect();
+    let is_cut = !text.is_empty() && !text.ends_with('\n');
+
+    let line = whole.iter().find(|line| line.starts_with("0::"));
+    let own = line.map(|line| bytes(&line[3..])).filter(|path| path.first() == Some(&b'/'));
+    assert_eq!(cgroup::own(input), own.as_deref(), "{shown}");
+
+    let unescape = |field: &str| {
+        let (first, others) = field.split_once('\\').map_or((field, None), |(a, b)| (a, Some(b)));
+        let mut plain = first.to_owned();
+        for part in others.into_iter().flat_map(|others| others.split('\\')) {
+            let octal = part.get(..3).filter(|octal| octal.chars().all(|digit| digit.is_digit(8)))?;
+            plain.push(char::from(u8::from_str_radix(octal, 8).ok()?));
+            plain.push_str(&part[3..]);
+        }
+        Some(bytes(&plain))
+    };
+    let mount = |line: &&str| -> Option<Option<cgroup::Mount>> {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let dash = 6 + fields.get(6..)?.iter().position(|field| *field == "-")?;
+        if *fields.get(dash + 1)? != "cgroup2" {
+            return Some(None);
+        }
+        Some(Some(cgroup::Mount { root: unescape(fields[3])?, point: unescape(fields[4])? }))
+    };
+    let mounts: Option<Vec<_>> = whole.iter().map(mount).collect();
+    let mounts = mounts.filter(|_| !is_cut).map(|mounts| mounts.into_iter().flatten().collect());
+    assert_eq!(cgroup::mounts(input), mounts, "{shown}");
+
+    let mut read = Vec::new();
+    let accepted = cgroup::procs(input, |pid| read.push(pid.get())).is_some();
+    let numbers: Option<Vec<u32>> = whole
+        .iter()
+        .map(|line| number(line.as_bytes()).filter(|&number| number <= i32::MAX as u32))
+        .collect();
+    assert_eq!(accepted, !is_cut && numbers.is_some(), "{shown}");
+    if accepted {
+        assert!(read.iter().eq(numbers.iter().flatten().filter(|&&number| number != 0)), "{shown}");
+    }
+
+    // The input once more, as two paths.
+    let (root, path) = text.split_once('\n').unwrap_or((&text, &text));
+    let names = |path: &str| -> Vec<String> {
+        path.split('/').skip(1).map(str::to_owned).filter(|name| !name.is_empty()).collect()
+    };
+    if let Some(rest) = cgroup::below(&bytes(root), &bytes(path)) {
+        let rest: String = rest.iter().map(|&byte| char::from(byte)).collect();
+        assert!(rest.is_empty() || rest.starts_with('/'), "{shown}");
+        assert!(!names(&rest).contains(&"..".to_owned()), "{shown}");
+        let joined = [names(root), names(&rest)].concat();
+        assert!(!root.starts_with('/') || joined == names(path), "{shown}");
+    } else if names(path).starts_with(&names(root)) && !path.contains("..") && !text.contains("//") {
+        let absolute = [root, path].iter().all(|path| path.starts_with('/'));
+        let plain = !root.ends_with('/') || root == "/";
+        assert!(!(absolute && plain), "{shown}");
+    }
+}
+
 /// Accepts exactly the lists that the kernel could have printed: what was read, printed anew, is the input.
 pub(crate) fn children(list: &[u8]) {
     let mut read = Vec::new();
@@ -65,6 +131,62 @@ pub(crate) fn children(list: &[u8]) {
         let _ = children::parse(&list[..cut], |pid| part.push(pid));
         assert!(read.starts_with(&part), "{text:?} cut at {cut}");
     }
+}
+
+/// Reads each word from its own place in each message, and nothing of a datagram from the first message on that is not
+/// whole.
+pub(crate) fn cn_proc(datagram: &[u8]) {
+    use cn_proc::What;
+    let mut read = Vec::new();
+    let accepted = cn_proc::events(datagram, |event| read.push(event)).is_some();
+
+    let (mut at, mut expected) = (0, Vec::new());
+    let whole = loop {
+        if at >= datagram.len() {
+            break true;
+        }
+        let rest = &datagram[at..];
+        let number = |at: usize, size: usize| -> Option<u64> {
+            let mut bytes = [0; 8];
+            let place = if cfg!(target_endian = "little") { 0 } else { 8 - size };
+            bytes[place..place + size].copy_from_slice(rest.get(at..at + size)?);
+            Some(u64::from_ne_bytes(bytes))
+        };
+        let Some(length) = number(0, 4).filter(|&length| 6 <= length && length <= rest.len() as u64) else {
+            break false;
+        };
+        let said = number(32, 2).unwrap_or_default();
+        at += (length as usize).next_multiple_of(4);
+        if number(4, 2) != Some(3) {
+            continue;
+        }
+        if length < 36 || length < 36 + said {
+            break false;
+        }
+        if (number(16, 4), number(20, 4)) != (Some(1), Some(1)) {
+            continue;
+        }
+        let word = |index: usize| number(52 + 4 * index, 4).unwrap_or_default() as u32;
+        let pid = |index: usize| Pid::new(word(index));
+        let (needed, what) = match number(36, 4).filter(|_| said >= 16) {
+            None => break false,
+            Some(0) => (20, What::Answer { to: number(28, 4).unwrap_or_default() as u32, errno: word(0) }),
+            Some(1) => (32, What::Forked { parent: pid(1), thread: pid(2), child: pid(3) }),
+            Some(2) => (24, What::Executed { pid: pid(1) }),
+            Some(0x8000_0000) => (28, What::Ended { pid: pid(1), status: word(2) }),
+            Some(_) => (16, What::Changed),
+        };
+        if said < needed {
+            break false;
+        }
+        let (cpu, time, sequence) = (number(40, 4), number(44, 8), number(24, 4));
+        expected.push((what, cpu, time, sequence));
+    };
+    let read = read
+        .iter()
+        .map(|event| (event.what, Some(event.cpu.into()), Some(event.at), Some(event.sequence.into())));
+    assert_eq!(accepted, whole, "{datagram:?}");
+    assert!(read.eq(expected), "{datagram:?}");
 }
 
 /// Comes to an end, stays within the buffer, and finds exactly the names that are PIDs.

@@ -2,9 +2,11 @@
 //! never read as less than it was. Every parser here has a fuzz target of its name; what it promises is written down
 //! once, in `check.rs`, for the fuzzer and for the tests, which also compare it with the `procfs` crate.
 
+pub(crate) mod cgroup;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod check;
 pub(crate) mod children;
+pub(crate) mod cn_proc;
 pub(crate) mod dirent;
 pub(crate) mod keyed;
 pub(crate) mod proc_stat;

@@ -35,6 +35,13 @@ impl ProcStat {
     }
 }
 
+/// What stands between the first `(` and the last `)`: anything (trap 13).
+pub(crate) fn name(line: &[u8]) -> Option<&[u8]> {
+    let close = last(b')', line)?;
+    let open = line[..close].iter().position(|&byte| byte == b'(')?;
+    Some(&line[open + 1..close])
+}
+
 /// Reads what one read of the file gave.
 pub(crate) fn parse(line: &[u8]) -> Option<ProcStat> {
     let close = last(b')', line)?;

@@ -1,7 +1,9 @@
 //! The parsers against second readings of the same bytes: `check`, `std`, and the `procfs` crate, on what we make up, on
 //! the seeds of the fuzz targets, and on every process that runs here now.
 
+mod cgroup;
 mod children;
+mod cn_proc;
 mod dirent;
 mod keyed;
 mod live;

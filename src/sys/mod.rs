@@ -13,6 +13,8 @@
 //! | `scan`, `fork_count` | the process table in one pass, and the counter that stands still if nothing was created |
 //! | `world` | what does not change while this process lives: boot, PID namespace, what the kernel offers |
 //! | `age` | how long ago a start time was |
+//! | `Cgroup` | a fresh cgroup for one tree: whoever is forked in it is in it, and it says itself when it is empty |
+//! | `Connector`, `Notice` | forks, execs and ends of whoever is tracked and of all that they start, as one descriptor; what is lost is said |
 //! | `signal_number`, `signal_name` | signals as this system numbers them |
 //! | `capabilities` | what the kernel offers, in words |
 //!
@@ -31,6 +33,8 @@ compile_error!("pidigree does not know this operating system yet; PLATFORM.md li
 pub(crate) mod reactor;
 
 pub(crate) use backend::{
-    Handle, Poller, Registration, Since, Step, age, capabilities, children_of, fork_count, is_fd_limit,
-    parent_of, process_of_peer, process_of_thread, scan, session_of, signal_name, signal_number, world,
+    Cgroup, Connector, Flag, Handle, Helper, Interest, Notice, OnDeath, Poller, Registration, Report,
+    Selector, Since, Step, age, capabilities, children_of, fork_count, is_fd_limit, is_subreaper, monotonic,
+    parent_of, process_of_peer, process_of_thread, scan, session_of, signal_name, signal_number, spawn_held,
+    spawn_quiet, ticks_at, world,
 };

@@ -3,11 +3,11 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use procfs_core::process::Status;
+use procfs_core::process::{MountInfos, Status};
 use procfs_core::{ExplicitSystemInfo, FromRead, FromReadSI, KernelStats};
 
 use crate::parse::tests::{dirent, proc_stat as expected};
-use crate::parse::{check, children, keyed, proc_stat, timens_offsets, uuid};
+use crate::parse::{cgroup, check, children, keyed, proc_stat, timens_offsets, uuid};
 
 /// Every process and its threads: a PID, and the files of this name that could be read.
 fn all(file: &str) -> Vec<(u32, Vec<u8>)> {
@@ -156,4 +156,26 @@ fn the_time_offset_is_read() {
         return;
     };
     assert!(timens_offsets::boottime(&text).is_some(), "{}", text.escape_ascii());
+}
+
+#[test]
+fn the_mounts_of_cgroup2_are_read_as_procfs_reads_them() {
+    let Ok(text) = fs::read("/proc/thread-self/mountinfo") else {
+        eprintln!("skipped: there is no /proc here");
+        return;
+    };
+    let infos = MountInfos::from_read(&text[..]).unwrap();
+    let expected: Vec<cgroup::Mount> = infos
+        .into_iter()
+        .filter(|info| info.fs_type == "cgroup2")
+        .map(|info| cgroup::Mount {
+            root: info.root.into(),
+            point: info.mount_point.into_os_string().into_encoded_bytes(),
+        })
+        .collect();
+    assert_eq!(cgroup::mounts(&text), Some(expected));
+    check::cgroup(&text);
+    if let Ok(text) = fs::read("/proc/thread-self/cgroup") {
+        check::cgroup(&text);
+    }
 }

@@ -91,7 +91,7 @@ enum Reaped {
 }
 
 /// Takes apart what waitpid(2) would have given.
-fn from_wait(status: i32) -> ExitStatus {
+pub(super) fn from_wait(status: i32) -> ExitStatus {
     if libc::WIFEXITED(status) {
         ExitStatus::Code(libc::WEXITSTATUS(status))
     } else if libc::WIFSIGNALED(status) {

@@ -2,25 +2,38 @@
 //! *procfs* (a descriptor of /proc/PID kept open). Each call is probed once and replaced by itself, never by version;
 //! `--cfg pidigree_force_procfs` takes the first set away.
 
+mod about;
+mod bpf;
 mod capabilities;
+mod cgroup;
+mod connector;
 mod exit;
 mod handle;
 mod poller;
 mod procfs;
+mod selector;
+mod spawn;
 mod step;
+mod subreaper;
 mod syscall;
 mod table;
 mod thread;
 mod world;
 
+pub(crate) use about::is_subreaper;
 pub(crate) use capabilities::capabilities;
+pub(crate) use cgroup::Cgroup;
+pub(crate) use connector::{Connector, Notice};
 pub(crate) use handle::Handle;
 pub(crate) use poller::{Poller, Registration};
+pub(crate) use selector::{Flag, Interest, Selector, spawn_quiet};
+pub(crate) use spawn::spawn_held;
 pub(crate) use step::{Since, Step, session_of};
+pub(crate) use subreaper::{Helper, OnDeath, Report};
 pub(crate) use syscall::is_fd_limit;
 pub(crate) use table::{children_of, fork_count, parent_of, scan};
 pub(crate) use thread::{process_of_peer, process_of_thread};
-pub(crate) use world::{age, world};
+pub(crate) use world::{age, monotonic, ticks_at, world};
 
 /// The number of a signal of signal(7), named without `SIG`.
 pub(crate) fn signal_number(name: &str) -> Option<i32> {

@@ -112,6 +112,110 @@ pub(super) fn waitid(kind: libc::idtype_t, id: libc::id_t) -> Result<Option<(i32
     Ok(Some((info.si_code, status)))
 }
 
+/// socket(2) for the kernel's process connector (netlink(7)): datagrams, close-on-exec, non-blocking.
+pub(super) fn connector_socket() -> Result<OwnedFd, Errno> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the call takes three integers and touches no memory of ours.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_CONNECTOR) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the call succeeded, so `fd` is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Where recvmmsg(2) puts datagrams, many at a time.
+#[derive(Debug)]
+pub(super) struct Datagrams {
+    bytes: Box<[[u8; 256]; Datagrams::MOST]>,
+    heads: [Head; Datagrams::MOST],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Head {
+    length: usize,
+    truncated: bool,
+    /// The netlink port of the sender: 0 is the kernel.
+    port: u32,
+}
+
+impl Datagrams {
+    pub(super) const MOST: usize = 64;
+
+    pub(super) fn new() -> Datagrams {
+        Datagrams { bytes: Box::new([[0; 256]; Self::MOST]), heads: [Head::default(); Self::MOST] }
+    }
+
+    /// Takes what is there; EAGAIN where nothing is.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+        // SAFETY: a `mmsghdr` is integers and raw pointers, which all may be zero.
+        let mut headers: [libc::mmsghdr; Self::MOST] = unsafe { mem::zeroed() };
+        // SAFETY: a `sockaddr_nl` is integers, which may be zero.
+        let mut senders: [libc::sockaddr_nl; Self::MOST] = unsafe { mem::zeroed() };
+        let mut parts = self
+            .bytes
+            .each_mut()
+            .map(|bytes| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() });
+        for (header, (sender, part)) in headers.iter_mut().zip(senders.iter_mut().zip(&mut parts)) {
+            header.msg_hdr.msg_name = std::ptr::from_mut(sender).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+            header.msg_hdr.msg_iov = part;
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        let (flags, no_timeout) = (libc::MSG_DONTWAIT, std::ptr::null_mut());
+        // SAFETY: each header names a sender and a buffer of its own, which outlive the call, and their lengths.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                headers.len() as _,
+                flags as _,
+                no_timeout,
+            )
+        };
+        let count = Errno::result(count)? as usize;
+        for (head, (header, sender)) in self.heads.iter_mut().zip(headers.iter().zip(&senders)).take(count) {
+            let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            *head = Head { length: header.msg_len as usize, truncated, port: sender.nl_pid };
+        }
+        Ok(count)
+    }
+
+    /// A datagram of the last `receive`; `None` if it is longer than any that the kernel sends. Whoever else sends has
+    /// sent nothing.
+    pub(super) fn get(&self, index: usize) -> Option<&[u8]> {
+        let Head { length, truncated, port } = self.heads[index];
+        if port != 0 {
+            return Some(&[]);
+        }
+        if truncated { None } else { self.bytes[index].get(..length) }
+    }
+}
+
+/// SO_ATTACH_FILTER and SO_DETACH_FILTER: nothing arrives at the socket, or everything again.
+pub(super) fn mute(socket: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
+    let mut nothing = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    let option = if on { libc::SO_ATTACH_FILTER } else { libc::SO_DETACH_FILTER };
+    // SAFETY: the value is a program, which names one instruction, and the size says so; to detach, no value is looked at.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// membarrier(2) MEMBARRIER_CMD_GLOBAL, which is the kernel's synchronize_rcu: whoever was running a socket filter, or
+/// delivering what it let pass with preemption off, has done so.
+pub(super) fn wait_for_running_filters() -> Result<(), Errno> {
+    // SAFETY: the call takes integers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    Errno::result(result).map(drop)
+}
+
 /// getdents64(2) into `buffer`; the number of bytes filled, 0 at the end.
 pub(super) fn getdents(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`, any of which are valid u8.
@@ -119,6 +223,52 @@ pub(super) fn getdents(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<u
         libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
     };
     Errno::result(filled).map(|filled| filled as usize)
+}
+
+/// clone(2) as fork(2), but without the C library's part of it, which calls what the program gave to pthread_atfork(3).
+/// `None` in the child, which sends its parent this signal when it ends.
+pub(super) fn fork(exit_signal: i32) -> Result<Option<i32>, Errno> {
+    let (flags, stack) = (exit_signal as libc::c_long, 0 as libc::c_long);
+    let (first, second) = if cfg!(target_arch = "s390x") { (stack, flags) } else { (flags, stack) };
+    let none = 0 as libc::c_long;
+    // SAFETY: without CLONE_VM and CLONE_SETTLS the child goes on with copies of all memory, this stack among it.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, none, none, none) };
+    Errno::result(pid).map(|pid| (pid > 0).then_some(pid as i32))
+}
+
+/// waitpid(2) for a child, or with -1 any, that has ended, without blocking: its PID and status.
+pub(super) fn reap(pid: i32, flags: i32) -> Result<Option<(i32, i32)>, Errno> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one int to the pointer.
+    let pid = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG | flags) };
+    Errno::result(pid).map(|pid| (pid > 0).then_some((pid, status)))
+}
+
+/// close_range(2) from a number to the last, Linux 5.9.
+pub(super) fn close_range(first: i32) -> Result<(), Errno> {
+    // SAFETY: the call touches no memory of ours; whoever closes descriptors answers for who owned them.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// tcgetpgrp(3): the group in the foreground of our terminal.
+pub(super) fn foreground(terminal: BorrowedFd<'_>) -> Result<nix::unistd::Pid, Errno> {
+    // SAFETY: the call takes a descriptor, which is open, and touches no memory of ours.
+    let group = unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) };
+    Errno::result(group).map(nix::unistd::Pid::from_raw)
+}
+
+/// _exit(2): nothing of the program's own runs, as befits a child that has executed nothing.
+pub(super) fn exit(code: i32) -> ! {
+    // SAFETY: the call touches no memory and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ends this process so that nobody takes it for an end of its own.
+pub(super) fn die() -> ! {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    // The init of a PID namespace does not kill itself.
+    exit(255)
 }
 
 /// A byte of this process that a child of fork(2) finds to be 0, however it was forked; `None` where the kernel cannot

@@ -248,6 +248,23 @@ pub(super) fn ticks() -> Result<u64, Errno> {
     Ok(seconds * TICKS_PER_SECOND + nanoseconds / (1_000_000_000 / TICKS_PER_SECOND))
 }
 
+/// CLOCK_MONOTONIC, in nanoseconds: the clock of the connector's notices.
+pub(crate) fn monotonic() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| nanoseconds(&now))
+}
+
+/// The tick, on the scale of start times, at that moment of the monotonic clock. The tick before it if the machine was
+/// suspended since.
+pub(crate) fn ticks_at(monotonic: u64) -> u64 {
+    let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| nanoseconds(&now));
+    let ago = self::monotonic().saturating_sub(monotonic);
+    boottime.saturating_sub(ago) / (1_000_000_000 / TICKS_PER_SECOND)
+}
+
+fn nanoseconds(time: &nix::sys::time::TimeSpec) -> u64 {
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+}
+
 /// USER_HZ: 100 on every architecture that Rust has a standard library for (the kernel rounds to it for user space,
 /// whatever its own CONFIG_HZ).
 const TICKS_PER_SECOND: u64 = 100;

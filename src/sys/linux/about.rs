@@ -1,0 +1,67 @@
+//! What else is to be known of a pinned process: its name, its environment, where it lives.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstatat};
+
+use crate::error::{Error, Result};
+use crate::parse::proc_stat;
+use crate::sys::backend::handle::{Handle, Kind};
+use crate::sys::backend::procfs::{self, ProcPath};
+
+impl Handle {
+    /// The name of what it runs: the first 15 bytes of the file's, unless it has given itself another one.
+    pub(crate) fn name(&self) -> Result<String> {
+        const TRIED: &str = "read the name of process";
+        let mut buffer = [0; 1280];
+        let (_, line) = self.stat_line(TRIED, &mut buffer)?;
+        let name = proc_stat::name(line).unwrap_or_default();
+        Ok(String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// The inode number of its mount namespace. Denied for processes that we may not ptrace; a zombie has none, which is
+    /// [`Error::is_gone`].
+    pub(crate) fn mount_namespace(&self) -> Result<u64> {
+        const TRIED: &str = "read the mount namespace of process";
+        let stat = match self.kind() {
+            Kind::Pidfd => nix::sys::stat::stat(ProcPath::new(self.pid(), "/ns/mnt").as_c_str()),
+            Kind::Directory => fstatat(self.as_fd(), c"ns/mnt", nix::fcntl::AtFlags::empty()),
+        };
+        self.own(TRIED, stat.map(|stat| stat.st_ino))
+    }
+
+    /// The environment that it was started with, as it is in its memory now: `NAME=value`, each ended by a NUL. Denied
+    /// for processes that we may not ptrace.
+    pub(crate) fn environment(&self) -> Result<Vec<u8>> {
+        const TRIED: &str = "read the environment of process";
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = match self.kind() {
+            Kind::Pidfd => open(ProcPath::new(self.pid(), "/environ").as_c_str(), flags, Mode::empty()),
+            Kind::Directory => openat(self.as_fd(), c"environ", flags, Mode::empty()),
+        };
+        let mut text = Vec::new();
+        let read = file.and_then(|file| procfs::read_to_end(&file, &mut text));
+        self.own(TRIED, read)?;
+        Ok(text)
+    }
+
+    /// What was read by the PID is of this process if it is not reaped after the reading.
+    fn own<T>(&self, tried: &'static str, read: Result<T, Errno>) -> Result<T> {
+        if self.is_reaped()? {
+            return Err(Error::gone(self.pid(), tried));
+        }
+        read.map_err(|errno| match errno {
+            // Not reaped: a zombie, which has neither.
+            Errno::ENOENT | Errno::ESRCH => Error::gone(self.pid(), tried),
+            errno => Error::os(self.pid(), tried, errno.into()),
+        })
+    }
+}
+
+/// Whether orphans below this process are given to it (PR_SET_CHILD_SUBREAPER).
+pub(crate) fn is_subreaper() -> bool {
+    // Who cannot tell must expect them.
+    nix::sys::prctl::get_child_subreaper().unwrap_or(true)
+}

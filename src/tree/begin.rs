@@ -1,0 +1,419 @@
+//! How a tree begins: spawned, attached or adopted.
+
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::ancestry;
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::state::{ExitStatus, State};
+use crate::sys::{self, Interest, OnDeath};
+use crate::tree::Tree;
+use crate::tree::builder::{Backend, OnTrackerDeath, TreeBuilder};
+use crate::tree::child::TreeChild;
+use crate::tree::coverage;
+use crate::tree::engine::{Engine, Follower, Locked};
+use crate::tree::evidence::Proof;
+use crate::tree::follow::{Follow, Source, Word};
+use crate::tree::lineage::{Input, Lineage};
+use crate::tree::look::told_until;
+use crate::tree::state::{Kept, TreeState};
+
+const SPAWN: &str = "spawn the root of a tree";
+const ATTACH: &str = "attach a tree to process";
+
+pub(super) fn spawn(builder: &TreeBuilder, command: &mut Command) -> Result<(Tree, TreeChild)> {
+    use Backend::{Auto, Cgroup, Poll, ProcConnector, Subreaper};
+    let kill = builder.on_tracker_death == OnTrackerDeath::Kill;
+    let order: &[Backend] = match builder.backend {
+        Auto | Subreaper if kill => &[Subreaper],
+        Auto => &[Cgroup, ProcConnector, Subreaper, ProcConnector, Poll],
+        Cgroup => &[Cgroup],
+        ProcConnector => &[ProcConnector],
+        Subreaper => &[Subreaper],
+        Poll => &[Poll],
+    };
+    if kill && order != [Subreaper] {
+        return Err(Error::unsupported(
+            None,
+            SPAWN,
+            "only the helper of the subreaper backend survives this process and can kill the tree then",
+        ));
+    }
+    let mut refused = None;
+    for (turn, backend) in order.iter().enumerate() {
+        let begun = Begun::new(builder)?;
+        // The first time round, only if foreign forks do not wake us.
+        let filtered_only = order.len() > 1 && turn == 1;
+        let ready = match backend {
+            Cgroup => sys::Cgroup::create().map(|cgroup| Some(Source::Cgroup(cgroup))),
+            ProcConnector => begun.connect(filtered_only).map(|()| Some(Source::Connector)),
+            Poll => begun.poll().map(Some),
+            Auto | Subreaper => Ok(None),
+        };
+        match ready {
+            Ok(Some(source)) => return begun.spawn(command, source),
+            Ok(None) => {
+                return begun.spawn_under_helper(command, if kill { OnDeath::Kill } else { OnDeath::Leave });
+            }
+            Err(error) if error.is_limit() => return Err(error),
+            Err(error) => {
+                crate::debug!(%backend, %error, "refused");
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::unsupported(None, SPAWN, "there is no backend")))
+}
+
+pub(super) fn attach(builder: &TreeBuilder, root: &Process) -> Result<Tree> {
+    let pid = root.pid();
+    let spawned_only = |reason| Err(Error::unsupported(pid, ATTACH, reason));
+    let order: &[Backend] = match builder.backend {
+        Backend::Auto => &[Backend::ProcConnector, Backend::Poll],
+        Backend::ProcConnector => &[Backend::ProcConnector],
+        Backend::Poll => &[Backend::Poll],
+        Backend::Cgroup => {
+            return spawned_only(
+                "moving processes that run into a cgroup of ours would change what others rely on; spawn the root",
+            );
+        }
+        Backend::Subreaper => {
+            return spawned_only("a process that runs cannot be given another parent; spawn the root");
+        }
+    };
+    if builder.on_tracker_death == OnTrackerDeath::Kill {
+        return spawned_only(
+            "only the helper of the subreaper backend, which spawns the root, can kill the tree when this process has ended",
+        );
+    }
+    if root.state()? != State::Running {
+        return Err(Error::gone(pid, ATTACH));
+    }
+    let mut refused = None;
+    for backend in order {
+        let begun = Begun::new(builder)?;
+        let source = match backend {
+            Backend::Poll => begun.poll(),
+            _ => begun.connect(false).map(|()| Source::Connector),
+        };
+        match source {
+            Ok(source) => return begun.attach(root, source),
+            Err(error) if error.is_limit() => return Err(error),
+            Err(error) => {
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::unsupported(pid, ATTACH, "there is no backend")))
+}
+
+/// What [`Tree::adopt`] does.
+pub(super) fn adopt(state: &TreeState) -> Result<Tree> {
+    let world = sys::world()?;
+    let elsewhere =
+        |recorded: Option<u64>, here: Option<u64>| recorded.is_some() && here.is_some() && recorded != here;
+    let root = state.root;
+    if elsewhere(root.pid_namespace, world.pid_namespace)
+        || (root.boot.is_some() && world.boot.is_some() && root.boot != world.boot)
+    {
+        return Err(Error::foreign(
+            root.pid(),
+            "adopt the tree of process",
+            "it was saved in another PID namespace or before the last boot; what was saved means nothing here",
+        ));
+    }
+    let builder = TreeBuilder::default();
+    let begun = Begun::new(&builder)?;
+    match &state.kept {
+        Kept::Cgroup { path, id } => match sys::Cgroup::reopen(path, *id)? {
+            // A cgroup with somebody in it cannot be removed.
+            None => begun.adopt_ended(state),
+            Some(cgroup) => {
+                if cgroup.contains_self()? {
+                    cgroup.leave()?;
+                }
+                let fed = begun.feed();
+                begun.adopt(state, Source::Cgroup(cgroup), fed)
+            }
+        },
+        Kept::Subreaper(helper) => match Process::reopen(helper) {
+            Ok(process) => {
+                begun.adopt(state, Source::Subreaper { helper: None, process, word: Word::Waiting }, false)
+            }
+            Err(error) if error.is_gone() => begun.adopt_ended(state),
+            Err(error) => Err(error),
+        },
+        Kept::ProcConnector => {
+            begun.connect(false)?;
+            begun.adopt(state, Source::Connector, true)
+        }
+        Kept::Poll => {
+            let source = begun.poll()?;
+            begun.adopt(state, source, false)
+        }
+    }
+}
+
+/// A tree that is about to be entered. Dropped, it takes out again what was.
+struct Begun<'a> {
+    follower: Follower,
+    builder: &'a TreeBuilder,
+    began: u64,
+}
+
+impl<'a> Begun<'a> {
+    fn new(builder: &'a TreeBuilder) -> Result<Begun<'a>> {
+        Ok(Begun { follower: Follower::new(Engine::lease()?), builder, began: sys::monotonic() })
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        self.follower.engine.lock()
+    }
+
+    fn connect(&self, filtered_only: bool) -> Result<()> {
+        let selector = &self.follower.engine.selector;
+        let mut inner = self.lock();
+        let filtered = inner.connect(selector, self.builder.event_buffer)?;
+        if filtered || !filtered_only {
+            return Ok(());
+        }
+        inner.disconnect_if_unused(selector);
+        Err(Error::unsupported(
+            None,
+            SPAWN,
+            "without CAP_BPF the kernel would wake us for every fork on the machine",
+        ))
+    }
+
+    /// Whether the connector tells of the members of a tree that could do without it.
+    fn feed(&self) -> bool {
+        self.connect(!self.builder.every_member).is_ok()
+    }
+
+    fn poll(&self) -> Result<Source> {
+        match sys::fork_count()? {
+            Some(_) => Ok(Source::Poll { pause: Duration::ZERO }),
+            None => Err(Error::unsupported(
+                None,
+                "scan for the members of a process tree",
+                "nobody counts forks here (/proc/stat), so that no scan can be proven",
+            )),
+        }
+    }
+
+    /// The root is a child of this process, and held until it has been entered.
+    fn spawn(self, command: &mut Command, source: Source) -> Result<(Tree, TreeChild)> {
+        let fed = match &source {
+            Source::Connector => true,
+            Source::Cgroup(_) => self.feed(),
+            _ => false,
+        };
+        let mut held = None;
+        let child = sys::spawn_held(
+            command,
+            |pid| {
+                let root = Process::open(pid)?;
+                if let Source::Cgroup(cgroup) = &source {
+                    cgroup.add(pid)?;
+                }
+                let lineage = self.lineage_of_spawned(*root.identity())?;
+                let follow = self.follow(*root.identity(), lineage, source, fed);
+                self.enter(follow, Some(1))?;
+                held = Some(root);
+                Ok(())
+            },
+            |command| command.spawn().map_err(|error| Error::os(None, SPAWN, error)),
+        )?;
+        let root = held.ok_or_else(|| Error::malformed(None, SPAWN, "nobody held it"))?;
+        let (child, spawned) = TreeChild::new(child, root, false);
+        self.lock().tree(self.follower.key).hand(spawned);
+        Ok((self.tree(), child))
+    }
+
+    /// The root is a child of a helper, which is the first member to the machine, and hidden.
+    fn spawn_under_helper(self, command: &mut Command, then: OnDeath) -> Result<(Tree, TreeChild)> {
+        let fed = self.feed();
+        let key = self.follower.key;
+        let mut above = None;
+        let (helper, child, root) = sys::spawn_held(
+            command,
+            |pid| {
+                let process = Process::open(pid)?;
+                let lineage = self.lineage_of_spawned(*process.identity())?;
+                let source =
+                    Source::Subreaper { helper: None, process: process.clone(), word: Word::Waiting };
+                let mut follow = self.follow(*process.identity(), lineage, source, fed);
+                follow.root_to_come = true;
+                self.enter(follow, Some(1))?;
+                above = Some(process);
+                Ok(())
+            },
+            |command| sys::Helper::spawn(command, then),
+        )?;
+        let above = above.ok_or_else(|| Error::malformed(None, SPAWN, "nobody held its helper"))?;
+        // The helper reaps nothing before it is told to go on: the PID is the root's, ended or not.
+        let process = Process::open(root)?;
+        let selector = &self.follower.engine.selector;
+        let mut inner = self.lock();
+        inner.hear_connector();
+        let at = sys::monotonic();
+        if inner.tree(key).root_to_come {
+            inner.step(key, Input::Forked { parent: above.pid(), child: *process.identity() }, at);
+        }
+        // What was told of it, if it ended at once, had less to go by.
+        inner.tree(key).root_is(*process.identity());
+        selector.add(helper.as_fd(), key, Interest::Readable)?;
+        let (child, spawned) = TreeChild::new(child, process, true);
+        let follow = inner.tree(key);
+        follow.hand(spawned);
+        follow.go_on(helper)?;
+        drop(inner);
+        Ok((self.tree(), child))
+    }
+
+    fn attach(self, root: &Process, source: Source) -> Result<Tree> {
+        let fed = matches!(source, Source::Connector);
+        let mut follow =
+            self.follow(*root.identity(), self.lineage(*root.identity(), root.pid())?, source, fed);
+        for evidence in &self.builder.evidence {
+            follow.evidence.extend(Proof::of(evidence, root)?);
+        }
+        follow.coverage = coverage::of_attached(&follow.source, self.is_filtered());
+        let key = self.follower.key;
+        self.enter(follow, None)?;
+        let mut inner = self.lock();
+        // Whoever lives and cannot be linked to the root now is no member: that is what attaching means.
+        inner.step(key, Input::Lost { since: u64::MAX }, self.began);
+        inner.scan(key)?;
+        drop(inner);
+        Ok(self.tree())
+    }
+
+    fn adopt(self, state: &TreeState, source: Source, fed: bool) -> Result<Tree> {
+        let mut follow = self.follow(state.root, Lineage::adopt(state.lineage.clone()), source, fed);
+        follow.coverage = coverage::of_adopted(&follow.source, fed, self.is_filtered());
+        follow.evidence.clone_from(&state.evidence);
+        follow.root_status = state.root_status;
+        follow.seen = state.members;
+        let key = self.follower.key;
+        let members: Vec<Identity> =
+            follow.lineage.members().chain(follow.lineage.suspects()).copied().collect();
+        let mut inner = self.lock();
+        inner.put(&self.follower.engine.selector, key, follow)?;
+        inner.step(key, Input::Lost { since: state.since }, self.began);
+        for member in members {
+            match Process::reopen(&member) {
+                Ok(process) if process.state()? == State::Running => inner.mind(key, &member)?,
+                Ok(process) => {
+                    let status = process.handle.exit_status();
+                    inner.step(key, Input::Ended { pid: member.pid(), status }, self.began);
+                }
+                Err(error) if error.is_gone() => {
+                    let input = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
+                    inner.step(key, input, self.began);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Source::Subreaper { process, .. } = &inner.tree(key).source {
+            let helper = *process.identity();
+            inner.mind(key, &helper)?;
+        }
+        inner.look(key, true);
+        drop(inner);
+        Ok(self.tree())
+    }
+
+    /// Nothing of it is left, by the word of what outlived its tracker.
+    fn adopt_ended(self, state: &TreeState) -> Result<Tree> {
+        let lineage = Lineage::adopt(state.lineage.clone());
+        let alive = lineage.members().find(|member| {
+            Process::reopen(member).is_ok_and(|p| p.state().is_ok_and(|s| s == State::Running))
+        });
+        if let (Some(alive), Kept::Subreaper(helper)) = (alive, &state.kept) {
+            crate::debug!(%alive, "outlived the helper");
+            let _ = alive;
+            return Err(Error::unsupported(
+                helper.pid(),
+                "adopt a process tree from helper process",
+                "somebody killed it before the tree was empty: what is left of the tree is not known",
+            ));
+        }
+        let coverage = coverage::of_ended();
+        let mut follow =
+            Follow::new(state.root, lineage, Source::Over(state.kept.clone()), false, coverage, self.began);
+        follow.root_status = state.root_status;
+        follow.seen = state.members;
+        let key = self.follower.key;
+        let mut inner = self.lock();
+        inner.put(&self.follower.engine.selector, key, follow)?;
+        inner.finish(key, self.began);
+        drop(inner);
+        Ok(self.tree())
+    }
+
+    /// `top`: the process whose ancestors, and itself if it is not the root, can be given the tree's orphans.
+    fn lineage(&self, root: Identity, top: Pid) -> Result<Lineage> {
+        let exclude = self.builder.exclude.iter().copied().chain([*Process::current()?.identity()]);
+        let mut lineage = Lineage::new(root, exclude);
+        let mut adopters = ancestry::ancestors_of(top)?;
+        adopters.push(top);
+        if !sys::is_subreaper() {
+            // Nobody's orphans come to us: our children are our own.
+            adopters.retain(|pid| *pid != Pid::current());
+        }
+        lineage.set_adopters(adopters);
+        Ok(lineage)
+    }
+
+    /// Of a root that is about to run for the first time: it is in the session of whoever spawned it.
+    fn lineage_of_spawned(&self, root: Identity) -> Result<Lineage> {
+        let mut lineage = self.lineage(root, Pid::current())?;
+        lineage.set_sessions(sys::session_of(root.pid()));
+        Ok(lineage)
+    }
+
+    fn follow(&self, root: Identity, mut lineage: Lineage, source: Source, fed: bool) -> Follow {
+        if matches!(source, Source::Cgroup(_) | Source::Subreaper { .. }) {
+            lineage.hold();
+        }
+        let coverage = coverage::of_spawned(&source, fed, self.is_filtered());
+        Follow::new(root, lineage, source, fed, coverage, self.began)
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.lock().connector.as_ref().is_some_and(sys::Connector::is_filtered)
+    }
+
+    /// Puts it in, with its root as the first member. `threads`: of the root, where that is known.
+    fn enter(&self, mut follow: Follow, threads: Option<u32>) -> Result<()> {
+        let (key, root, fed) = (self.follower.key, follow.root.pid(), follow.fed);
+        follow.root_joins();
+        let identity = follow.root;
+        let is_polled = matches!(follow.source, Source::Poll { .. });
+        // The first scan, at once.
+        follow.set_due(is_polled.then(Instant::now));
+        let selector = &self.follower.engine.selector;
+        let mut inner = self.lock();
+        inner.put(selector, key, follow)?;
+        if is_polled {
+            // Nothing that happens is told by anybody.
+            inner.step(key, Input::Lost { since: told_until(self.began) }, self.began);
+        }
+        if fed {
+            inner.track(key, root, threads)?;
+        } else {
+            inner.mind(key, &identity)?;
+        }
+        Ok(())
+    }
+
+    fn tree(self) -> Tree {
+        Tree { follower: Arc::new(self.follower) }
+    }
+}

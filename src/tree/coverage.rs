@@ -1,0 +1,80 @@
+//! What each backend can promise, in words.
+
+use crate::tree::event::{Coverage, Promise};
+use crate::tree::follow::Source;
+
+const SEEN: &str = "the kernel tells of every fork";
+const UNSEEN: &str = "members that come and go between two looks are not seen";
+
+/// `fed`: the connector tells of members. `filtered`: and the kernel drops what is not ours.
+pub(super) fn of_spawned(source: &Source, fed: bool, filtered: bool) -> Coverage {
+    let members = if fed { (Promise::Exact, SEEN) } else { (Promise::BestEffort, UNSEEN) };
+    let (emptiness, why) = match source {
+        Source::Cgroup(_) => {
+            (Promise::Exact, "its cgroup holds whatever it starts, and the kernel says when that is empty")
+        }
+        Source::Subreaper { .. } => (
+            Promise::Exact,
+            "a helper adopts every orphan in its PID namespace; not what enters another by nsenter, nor what is created with CLONE_PARENT by the root",
+        ),
+        Source::Connector if filtered => {
+            return of_connector(
+                Promise::Exact,
+                "counted in the kernel, so that even lost events lose nobody",
+            );
+        }
+        Source::Connector => {
+            return of_connector(
+                Promise::Exact,
+                "without CAP_BPF every fork on the machine wakes this process; should events be lost, orphans of that time hold emptiness back",
+            );
+        }
+        Source::Poll { .. } | Source::Over(_) => return of_poll(),
+    };
+    Coverage { emptiness, members: members.0, reason: format!("{why}; {}", members.1) }
+}
+
+pub(super) fn of_attached(source: &Source, filtered: bool) -> Coverage {
+    match source {
+        Source::Connector => {
+            let lost =
+                if filtered { "" } else { "; without CAP_BPF every fork on the machine wakes this process" };
+            of_connector(
+                Promise::ExactSinceAttach,
+                &format!("what was orphaned before the tree was attached cannot be linked to it{lost}"),
+            )
+        }
+        _ => of_poll(),
+    }
+}
+
+pub(super) fn of_adopted(source: &Source, fed: bool, filtered: bool) -> Coverage {
+    match source {
+        Source::Connector => of_attached(source, filtered),
+        Source::Poll { .. } | Source::Over(_) => of_poll(),
+        Source::Cgroup(_) | Source::Subreaper { .. } => {
+            let spawned = of_spawned(source, fed, filtered);
+            let reason = format!("{}; adopted: ends before that are not told", spawned.reason);
+            Coverage { members: spawned.members.min(Promise::ExactSinceAttach), reason, ..spawned }
+        }
+    }
+}
+
+/// Of a tree that had ended when it was adopted.
+pub(super) fn of_ended() -> Coverage {
+    let reason = "it had ended before it was adopted".to_owned();
+    Coverage { emptiness: Promise::Exact, members: Promise::BestEffort, reason }
+}
+
+fn of_connector(promise: Promise, more: &str) -> Coverage {
+    let reason = format!("{SEEN}, except that one with CLONE_PARENT does not name who did it; {more}");
+    Coverage { emptiness: promise, members: promise, reason }
+}
+
+fn of_poll() -> Coverage {
+    let reason = format!(
+        "emptiness is believed only of a scan during which nothing was forked on the whole machine, and comes late by one pause between scans; \
+         orphans that could be its own or others' hold it back; {UNSEEN}"
+    );
+    Coverage { emptiness: Promise::BestEffort, members: Promise::BestEffort, reason }
+}

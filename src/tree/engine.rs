@@ -1,0 +1,525 @@
+//! One thread, one lock and one set of kernel event sources for all trees of this process.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::identity::{Identity, Sameness};
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::sys::{self, Flag, Interest, Selector};
+use crate::tree::builder::Backend;
+use crate::tree::event::{Coverage, Emptied, TreeEvent};
+use crate::tree::follow::{Change, Follow, Source};
+use crate::tree::state::TreeState;
+use crate::watch::{ProcessWatcher, WatchKey};
+
+/// All trees of this process.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) selector: Selector,
+    inner: Mutex<Inner>,
+}
+
+/// What the lock is for.
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) trees: HashMap<u64, Follow>,
+    last_key: u64,
+    pub(super) connector: Option<sys::Connector>,
+    /// Whose notices go to which trees.
+    pub(super) told: BTreeSet<(Pid, u64)>,
+    /// The ends of members, where the connector does not tell them.
+    pub(super) watcher: Option<ProcessWatcher>,
+    pub(super) watched: HashMap<WatchKey, (u64, Pid)>,
+    /// When the last notice was of.
+    pub(super) last_notice: u64,
+    /// Of a tree whose root is in another one: the innermost of those. The kernel marks a process with the innermost tree
+    /// that it is in.
+    pub(super) around: HashMap<u64, u64>,
+    /// To be used again.
+    pub(super) changes: Vec<Change>,
+    /// Cgroups of trees that nobody follows any more, to be removed when they are empty.
+    pub(super) left: HashMap<u64, sys::Cgroup>,
+    /// Until when the thread sleeps.
+    planned: Option<Instant>,
+    /// Some tree has something to tell.
+    bell: Arc<AtomicBool>,
+    users: usize,
+    closed: bool,
+}
+
+/// The lock, held.
+#[derive(Debug)]
+pub(super) struct Locked<'a> {
+    selector: &'a Selector,
+    /// There until it is given back.
+    inner: Option<MutexGuard<'a, Inner>>,
+}
+
+/// Keeps the engine running.
+#[derive(Debug)]
+pub(super) struct Lease(Arc<Engine>);
+
+/// One tree of it, as its owners hold it.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) engine: Lease,
+    pub(super) key: u64,
+    flag: OnceLock<Arc<Flag>>,
+}
+
+/// The key of the connector in the selector; trees have their own.
+pub(super) const CONNECTOR: u64 = 0;
+/// The key of the watcher.
+pub(super) const WATCHER: u64 = 1;
+const FIRST_TREE: u64 = 2;
+
+impl Engine {
+    /// The one of this process, which is started if it has none. A child of fork(2) gets one of its own.
+    pub(super) fn lease() -> Result<Lease> {
+        static ENGINE: Mutex<Option<(Pid, Arc<Engine>)>> = Mutex::new(None);
+        let me = Pid::current();
+        // Nothing is asked of the kernel under this lock, so that a fork meanwhile is as good as impossible.
+        let slot = || ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let running = slot().as_ref().filter(|(pid, _)| *pid == me).map(|(_, engine)| Arc::clone(engine));
+            if let Some(lease) = running.as_ref().and_then(Lease::of) {
+                return Ok(lease);
+            }
+            let fresh = Arc::new(Engine {
+                selector: Selector::new()?,
+                inner: Mutex::new(Inner { last_key: FIRST_TREE, ..Inner::default() }),
+            });
+            let lease = Lease::of(&fresh);
+            let thread = Arc::clone(&fresh);
+            sys::spawn_quiet("pidigree", move || thread.run())
+                .map_err(|error| Error::os(None, "start the thread that follows process trees", error))?;
+            let mut slot = slot();
+            let same = |(pid, engine): &(Pid, Arc<Engine>)| {
+                *pid == me && !running.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, engine))
+            };
+            // Another thread was faster: use its own, and let this one end.
+            if !slot.as_ref().is_some_and(same) {
+                *slot = Some((me, fresh));
+                drop(slot);
+                if let Some(lease) = lease {
+                    return Ok(lease);
+                }
+            }
+        }
+    }
+
+    /// All trees. What is done to one can be news of others: they are told when the lock is given back.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { selector: &self.selector, inner: Some(inner) }
+    }
+
+    /// The thread.
+    fn run(&self) {
+        let mut ready = Vec::new();
+        let mut due: Option<Instant> = None;
+        loop {
+            let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let waited = self.selector.wait(&mut ready, timeout);
+            let mut inner = self.lock();
+            if inner.closed {
+                return;
+            }
+            if waited.is_err() {
+                // epoll_wait(2) fails only by our own mistake: look at everything, and not too often.
+                ready.extend(inner.trees.keys());
+                ready.extend([CONNECTOR, WATCHER]);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            inner.attend(&self.selector, &ready);
+            due = inner.due();
+            inner.planned = due;
+        }
+    }
+}
+
+impl<'a> Locked<'a> {
+    /// Gives the lock back until there is news, or the time is up.
+    fn wait(mut self, news: &Condvar, timeout: Option<Duration>) -> Locked<'a> {
+        self.tell();
+        self.inner = self.inner.take().map(|inner| match timeout {
+            None => news.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => news.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner).0,
+        });
+        self
+    }
+
+    fn tell(&mut self) {
+        let Some(inner) = &mut self.inner else { return };
+        if !inner.bell.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        inner.trees.values_mut().for_each(Follow::ring);
+        let planned = inner.planned;
+        if inner.due().is_some_and(|due| planned.is_none_or(|planned| due < planned)) {
+            self.selector.wake();
+        }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        self.inner.as_ref().expect("it is there until it is given back")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        self.inner.as_mut().expect("it is there until it is given back")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+impl Inner {
+    fn new_key(&mut self) -> u64 {
+        self.last_key += 1;
+        self.last_key
+    }
+
+    /// Takes in what these sources have to tell.
+    fn attend(&mut self, selector: &Selector, ready: &[u64]) {
+        self.hear_connector();
+        if ready.contains(&WATCHER) {
+            self.hear_watcher();
+        }
+        let now = Instant::now();
+        let due = |follow: &Follow| follow.due().is_some_and(|due| due <= now);
+        let keys: Vec<u64> = self
+            .trees
+            .iter()
+            .filter(|(key, follow)| ready.contains(key) || due(follow))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            let follow = self.tree(key);
+            let is_due = due(follow);
+            if is_due {
+                follow.set_due(None);
+            }
+            self.look(key, is_due);
+        }
+        for key in ready {
+            if let Some(cgroup) = self.left.get(key) {
+                if !matches!(cgroup.is_populated(), Ok(true)) {
+                    selector.remove(cgroup.events());
+                    self.left.remove(key);
+                }
+            }
+        }
+        self.close_if_unused(selector);
+    }
+
+    pub(super) fn tree(&mut self, key: u64) -> &mut Follow {
+        self.trees.get_mut(&key).expect("a tree is there as long as its follower")
+    }
+
+    /// Takes in everything that the kernel has told so far and that this tree's owners could know of.
+    fn catch_up(&mut self, key: u64) {
+        self.hear_connector();
+        self.hear_watcher();
+        self.look(key, false);
+    }
+
+    /// When to look at a tree though nothing woke us.
+    fn due(&self) -> Option<Instant> {
+        self.trees.values().filter_map(Follow::due).min()
+    }
+
+    fn close_if_unused(&mut self, selector: &Selector) {
+        if self.users == 0 && self.left.is_empty() && !self.closed {
+            self.closed = true;
+            selector.wake();
+        }
+    }
+
+    /// Has the connector opened; returns whether the kernel filters it for us. `buffer`: how much may wait for us, if
+    /// it is not open yet.
+    pub(super) fn connect(&mut self, selector: &Selector, buffer: Option<usize>) -> Result<bool> {
+        if let Some(connector) = &self.connector {
+            return Ok(connector.is_filtered());
+        }
+        let connector = sys::Connector::open(buffer)?;
+        selector.add(connector.as_fd(), CONNECTOR, Interest::Readable)?;
+        let filtered = connector.is_filtered();
+        self.last_notice = sys::monotonic();
+        self.connector = Some(connector);
+        Ok(filtered)
+    }
+
+    pub(super) fn disconnect_if_unused(&mut self, selector: &Selector) {
+        if self.trees.values().any(|follow| follow.fed) {
+            return;
+        }
+        if let Some(connector) = self.connector.take() {
+            selector.remove(connector.as_fd());
+            self.around.clear();
+        }
+    }
+
+    /// Puts a tree in.
+    pub(super) fn put(&mut self, selector: &Selector, key: u64, follow: Follow) -> Result<()> {
+        match &follow.source {
+            Source::Cgroup(cgroup) => selector.add(cgroup.events(), key, Interest::Changed)?,
+            Source::Subreaper { helper: Some(helper), .. } => {
+                selector.add(helper.as_fd(), key, Interest::Readable)?;
+            }
+            _ => {}
+        }
+        if !follow.fed && self.watcher.is_none() {
+            let watcher = ProcessWatcher::new()?;
+            selector.add(watcher.as_fd(), WATCHER, Interest::Readable)?;
+            self.watcher = Some(watcher);
+        }
+        self.trees.insert(key, follow.with_bell(&self.bell));
+        Ok(())
+    }
+
+    /// Has the connector tell of the root of a tree. `threads`: how many it has, where that is known.
+    pub(super) fn track(&mut self, key: u64, root: Pid, threads: Option<u32>) -> Result<()> {
+        if let Some((_, around)) = self.told.range((root, 0)..=(root, u64::MAX)).next_back() {
+            self.around.insert(key, *around);
+        }
+        self.told.insert((root, key));
+        match &mut self.connector {
+            Some(connector) => {
+                connector.mark(root, key)?;
+                connector.track(root, threads).map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a tree out.
+    fn remove(&mut self, selector: &Selector, key: u64) -> Option<Follow> {
+        let mut follow = self.trees.remove(&key)?;
+        follow.unregister(selector);
+        for pin in follow.pins.values() {
+            self.watched.remove(&pin.key);
+            if let Some(watcher) = &self.watcher {
+                watcher.unwatch(pin.key);
+            }
+        }
+        let told: Vec<Pid> = self.told.iter().filter(|(_, tree)| *tree == key).map(|(pid, _)| *pid).collect();
+        for pid in told {
+            self.told.remove(&(pid, key));
+            self.forget_if_untold(pid);
+        }
+        self.disconnect_if_unused(selector);
+        if let Some(cgroup) = follow.take_cgroup() {
+            // Empty, it goes with the last of its owners; else it is ours to remove later, as long as we are there.
+            if matches!(cgroup.is_populated(), Ok(true))
+                && selector.add(cgroup.events(), key, Interest::Changed).is_ok()
+            {
+                self.left.insert(key, cgroup);
+            }
+        }
+        Some(follow)
+    }
+
+    /// Lets the kernel drop the notices of a process that is in no tree.
+    pub(super) fn forget_if_untold(&mut self, pid: Pid) {
+        if self.told.range((pid, 0)..=(pid, u64::MAX)).next().is_none() {
+            if let Some(connector) = &mut self.connector {
+                connector.forget(pid);
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// None if it is about to end.
+    fn of(engine: &Arc<Engine>) -> Option<Lease> {
+        let mut inner = engine.lock();
+        if inner.closed {
+            return None;
+        }
+        inner.users += 1;
+        drop(inner);
+        Some(Lease(Arc::clone(engine)))
+    }
+}
+
+impl Deref for Lease {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.users -= 1;
+        inner.close_if_unused(&self.0.selector);
+    }
+}
+
+impl Follower {
+    /// For a tree that is about to be put in under its key.
+    pub(super) fn new(engine: Lease) -> Follower {
+        let key = engine.lock().new_key();
+        Follower { engine, key, flag: OnceLock::new() }
+    }
+
+    /// A member, pinned; `None` if it has ended and been reaped.
+    pub(super) fn open_member(&self, member: &Identity) -> Result<Option<Process>> {
+        let mut inner = self.engine.lock();
+        let opened = inner.open_member(self.key, member)?;
+        let is_same =
+            |process: &Process| process.handle.identity(false).same_process(member) == Sameness::Same;
+        if opened.as_ref().is_none_or(is_same) {
+            return Ok(opened);
+        }
+        // If it had ended before it was pinned, that is told by now.
+        inner.catch_up(self.key);
+        let is_member = inner.tree(self.key).lineage.member(member.pid()).is_some();
+        Ok(opened.filter(|_| is_member))
+    }
+
+    /// Kills the whole cgroup, and returns who was in it; `None` where there is none, or no such means.
+    pub(super) fn kill_cgroup(&self) -> Result<Option<Vec<Identity>>> {
+        self.with(|follow| match &follow.source {
+            Source::Cgroup(cgroup) => {
+                let members = follow.members().collect();
+                Ok(cgroup.kill()?.then_some(members))
+            }
+            _ => Ok(None),
+        })
+    }
+
+    /// Does something to the tree, after everything that the kernel has told of it so far was taken in.
+    fn with<R>(&self, act: impl FnOnce(&mut Follow) -> R) -> R {
+        let mut inner = self.engine.lock();
+        inner.catch_up(self.key);
+        act(inner.tree(self.key))
+    }
+
+    /// The same, after whoever nobody tells of has been looked for.
+    fn with_members<R>(&self, act: impl FnOnce(&mut Follow) -> R) -> R {
+        let mut inner = self.engine.lock();
+        inner.catch_up(self.key);
+        if matches!(inner.tree(self.key).source, Source::Poll { .. }) {
+            inner.look(self.key, true);
+        }
+        act(inner.tree(self.key))
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        self.engine.lock().tree(self.key).backend()
+    }
+
+    pub(super) fn coverage(&self) -> Coverage {
+        self.engine.lock().tree(self.key).coverage.clone()
+    }
+
+    pub(super) fn root(&self) -> Identity {
+        self.engine.lock().tree(self.key).root
+    }
+
+    pub(super) fn members(&self) -> Vec<Identity> {
+        self.with_members(|follow| follow.members().collect())
+    }
+
+    pub(super) fn contains(&self, pid: Pid) -> Result<bool> {
+        self.with_members(|follow| follow.contains(pid))
+    }
+
+    pub(super) fn emptied(&self) -> Option<Emptied> {
+        self.with(|follow| follow.emptied)
+    }
+
+    pub(super) fn save(&self) -> TreeState {
+        self.with_members(|follow| follow.save())
+    }
+
+    pub(super) fn next_event(&self, timeout: Option<Duration>) -> Result<Option<TreeEvent>> {
+        self.wait(timeout, |follow| match follow.queue.take() {
+            Some(event) => Some(Some(event)),
+            None if follow.emptied.is_some() => Some(None),
+            None => None,
+        })
+        .map(Option::flatten)
+    }
+
+    pub(super) fn wait_empty(&self, timeout: Option<Duration>) -> Result<Option<Emptied>> {
+        self.wait(timeout, |follow| follow.emptied)
+    }
+
+    pub(super) fn event_fd(&self) -> Result<BorrowedFd<'_>> {
+        if self.flag.get().is_none() {
+            let flag = Arc::new(Flag::new()?);
+            let _ = self.flag.set(flag);
+        }
+        let flag =
+            self.flag.get().ok_or_else(|| Error::malformed(None, "make a descriptor", "it is not there"))?;
+        self.engine.lock().tree(self.key).raise_with(flag);
+        Ok(flag.as_fd())
+    }
+
+    /// Waits until `take` has something.
+    fn wait<R>(
+        &self,
+        timeout: Option<Duration>,
+        mut take: impl FnMut(&mut Follow) -> Option<R>,
+    ) -> Result<Option<R>> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut inner = self.engine.lock();
+        let mut caught_up = false;
+        loop {
+            let follow = inner.tree(self.key);
+            if let Some(taken) = take(follow) {
+                follow.lower_if_idle();
+                return Ok(Some(taken));
+            }
+            if let Some(error) = follow.trouble.take() {
+                follow.lower_if_idle();
+                return Err(error);
+            }
+            if let Some(error) = follow.broken() {
+                return Err(error);
+            }
+            if !caught_up {
+                caught_up = true;
+                inner.catch_up(self.key);
+                continue;
+            }
+            let news = Arc::clone(&follow.news);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(None);
+            }
+            inner = inner.wait(&news, left);
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut inner = self.engine.lock();
+        // Whose PIDs are to be forgotten should be as new as can be.
+        inner.hear_connector();
+        let follow = inner.remove(&self.engine.selector, self.key);
+        drop(inner);
+        // Outside the lock: it may reap, and remove a directory.
+        drop(follow);
+    }
+}

@@ -1,0 +1,483 @@
+//! One tree: what is known of it, and what of that its owners have not heard yet.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::identity::{Identity, Sameness};
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::state::{ExitStatus, State};
+use crate::sys::{self, Flag, Selector};
+use crate::tree::builder::Backend;
+use crate::tree::child::Spawned;
+use crate::tree::event::{Coverage, Emptied, TreeEvent};
+use crate::tree::evidence::Proof;
+use crate::tree::lineage::{Input, Lineage, Output};
+use crate::tree::look::told_until;
+use crate::tree::state::{Kept, TreeState};
+use crate::watch::WatchKey;
+
+/// How many events wait to be taken.
+const QUEUE: usize = 65_536;
+
+#[derive(Debug)]
+pub(super) struct Follow {
+    pub(super) root: Identity,
+    /// The root is the first child of the hidden member, which has not been seen yet.
+    pub(super) root_to_come: bool,
+    pub(super) root_status: Option<ExitStatus>,
+    pub(super) lineage: Lineage,
+    pub(super) source: Source,
+    /// The connector tells of every member.
+    pub(super) fed: bool,
+    pub(super) coverage: Coverage,
+    pub(super) evidence: Vec<Proof>,
+    /// When it began, on the kernel's monotonic clock, in nanoseconds.
+    pub(super) began: u64,
+    /// How many members were seen.
+    pub(super) seen: u64,
+    /// Members that are watched, because nobody else tells of their end; suspects too.
+    pub(super) pins: HashMap<Pid, Pin>,
+    /// When to look again, though nothing wakes us.
+    due: Option<Instant>,
+    /// To be rung when there is news, or something is due.
+    bell: Arc<AtomicBool>,
+    pub(super) queue: Queue,
+    pub(super) trouble: Option<Error>,
+    pub(super) emptied: Option<Emptied>,
+    pub(super) news: Arc<Condvar>,
+    has_news: bool,
+    flag: Option<Arc<Flag>>,
+    pub(super) spawned: Option<Arc<Spawned>>,
+    outputs: Vec<Output>,
+}
+
+/// By what it is known that a tree is empty.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// By its members.
+    Connector,
+    Cgroup(sys::Cgroup),
+    /// By the helper's word; or, if that told its words to a tracker that has ended, by its end.
+    Subreaper {
+        helper: Option<sys::Helper>,
+        process: Process,
+        word: Word,
+    },
+    Poll {
+        pause: Duration,
+    },
+    /// By nothing any more: it is over.
+    Over(Kept),
+}
+
+/// What the helper has said of the whole tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Waiting,
+    Empty,
+    /// Nothing, and it is not there any more.
+    Lost,
+}
+
+#[derive(Debug)]
+pub(super) struct Pin {
+    pub(super) process: Process,
+    pub(super) key: WatchKey,
+}
+
+/// What changed about who is a member.
+#[derive(Debug)]
+pub(super) enum Change {
+    Joined(Identity),
+    Left(Identity),
+}
+
+impl Follow {
+    pub(super) fn new(
+        root: Identity,
+        lineage: Lineage,
+        source: Source,
+        fed: bool,
+        coverage: Coverage,
+        began: u64,
+    ) -> Follow {
+        Follow {
+            root,
+            root_to_come: false,
+            root_status: None,
+            lineage,
+            source,
+            fed,
+            coverage,
+            evidence: Vec::new(),
+            began,
+            seen: 0,
+            pins: HashMap::new(),
+            due: None,
+            bell: Arc::default(),
+            queue: Queue::default(),
+            trouble: None,
+            emptied: None,
+            news: Arc::default(),
+            has_news: false,
+            flag: None,
+            spawned: None,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Lets the machine know, and its answers be known. `at`: nanoseconds on the monotonic clock.
+    pub(super) fn step(&mut self, input: Input<'_>, at: u64, changes: &mut Vec<Change>) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.lineage.step(input, &mut outputs);
+        self.publish(&mut outputs, at, changes);
+        self.outputs = outputs;
+    }
+
+    /// The kernel has said that it is empty.
+    pub(super) fn finish(&mut self, at: u64, changes: &mut Vec<Change>) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.lineage.finish(&mut outputs);
+        self.publish(&mut outputs, at, changes);
+        self.outputs = outputs;
+    }
+
+    fn publish(&mut self, outputs: &mut Vec<Output>, at: u64, changes: &mut Vec<Change>) {
+        let hidden = self.hidden();
+        let since = self.since(at);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Joined { member, parent } => {
+                    changes.push(Change::Joined(member));
+                    if hidden == Some(member.pid()) {
+                        continue;
+                    }
+                    if std::mem::take(&mut self.root_to_come) {
+                        self.root = member;
+                    }
+                    self.seen += 1;
+                    let parent = parent.filter(|parent| hidden != Some(parent.pid()));
+                    self.push(TreeEvent::Joined { member, parent, at: since });
+                }
+                // The name is not for the machine to know: see `executed`.
+                Output::Executed { .. } => {}
+                Output::Left { member, status } => {
+                    changes.push(Change::Left(member));
+                    if hidden == Some(member.pid()) {
+                        continue;
+                    }
+                    if member == self.root {
+                        self.root_ended(status);
+                    }
+                    self.push(TreeEvent::Left { member, status, at: since });
+                }
+                Output::Resynced { suspects } => {
+                    // Of what nobody tells, nothing is lost.
+                    if self.fed {
+                        self.push(TreeEvent::Resynced { suspects, at: since });
+                    }
+                }
+                Output::Empty => self.over(at),
+            }
+        }
+    }
+
+    fn over(&mut self, at: u64) {
+        let status = self.root_status.unwrap_or(ExitStatus::Unknown);
+        let emptied = Emptied { root: self.root, status, members: self.seen, at: self.since(at) };
+        self.emptied = Some(emptied);
+        self.due = None;
+        if let Some(spawned) = self.spawned.take() {
+            spawned.tell(status);
+            spawned.reap_helper();
+        }
+        // Closes what it held; an empty cgroup is removed.
+        self.source = Source::Over(self.kept());
+        self.push(TreeEvent::Empty(emptied));
+    }
+
+    /// The root is a member from the start.
+    pub(super) fn root_joins(&mut self) {
+        if !self.root_to_come {
+            self.seen = 1;
+            self.push(TreeEvent::Joined { member: self.root, parent: None, at: Duration::ZERO });
+        }
+    }
+
+    /// The root that was hidden behind the helper.
+    pub(super) fn root_is(&mut self, root: Identity) {
+        self.root_to_come = false;
+        if self.root.pid() != root.pid() {
+            self.root = root;
+        }
+    }
+
+    /// From here on the helper speaks to us.
+    pub(super) fn go_on(&mut self, new: sys::Helper) -> Result<()> {
+        if let Source::Subreaper { helper, .. } = &mut self.source {
+            helper.insert(new).go_on()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn root_ended(&mut self, status: ExitStatus) {
+        // What is known stays known.
+        let known = self.root_status.filter(|known| *known != ExitStatus::Unknown).unwrap_or(status);
+        self.root_status = Some(known);
+        if let Some(spawned) = &self.spawned {
+            spawned.tell(known);
+        }
+    }
+
+    pub(super) fn helper_said(&mut self, said: Word) {
+        if let Source::Subreaper { word, .. } = &mut self.source {
+            *word = said;
+        }
+        if said == Word::Lost {
+            // Whoever waits for the root's status would wait for ever.
+            if let Some(spawned) = &self.spawned {
+                spawned.tell(ExitStatus::Unknown);
+            }
+            self.tell();
+        }
+    }
+
+    /// Takes what was spawned, to tell it how the root ended.
+    pub(super) fn hand(&mut self, spawned: Arc<Spawned>) {
+        if let Some(status) = self.root_status {
+            spawned.tell(status);
+        }
+        if self.emptied.is_none() {
+            self.spawned = Some(spawned);
+        }
+    }
+
+    /// Who it is that executed a program, if it is a member.
+    pub(super) fn executes(&mut self, pid: Pid) -> Option<Identity> {
+        self.lineage.step(Input::Executed { pid }, &mut self.outputs);
+        self.outputs.drain(..).find_map(|output| match output {
+            Output::Executed { member } => Some(member),
+            _ => None,
+        })
+    }
+
+    /// A member executed a program; returns where that is told, so that its name can be taken back.
+    pub(super) fn executed(&mut self, member: Identity, program: Option<String>, at: u64) -> u64 {
+        let at = self.since(at);
+        self.push(TreeEvent::Exec { member, program, at });
+        self.queue.last()
+    }
+
+    fn push(&mut self, event: TreeEvent) {
+        self.queue.push(event);
+        self.tell();
+    }
+
+    pub(super) fn with_bell(mut self, bell: &Arc<AtomicBool>) -> Follow {
+        self.bell = Arc::clone(bell);
+        self.bell.store(true, Ordering::Relaxed);
+        self
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(super) fn set_due(&mut self, due: Option<Instant>) {
+        self.due = due;
+        self.bell.store(true, Ordering::Relaxed);
+    }
+
+    /// It is to be looked at again after this pause, if not before.
+    pub(super) fn look_after(&mut self, pause: Duration) {
+        self.set_due(Some(Instant::now() + pause));
+    }
+
+    fn tell(&mut self) {
+        self.has_news = true;
+        self.bell.store(true, Ordering::Relaxed);
+    }
+
+    /// Wakes whoever waits, if there is something to tell: once for many events.
+    pub(super) fn ring(&mut self) {
+        if std::mem::take(&mut self.has_news) {
+            self.news.notify_all();
+            if let Some(flag) = &self.flag {
+                flag.raise();
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: Error) {
+        self.trouble.get_or_insert(error);
+        self.tell();
+    }
+
+    /// Why it cannot be followed any more.
+    pub(super) fn broken(&self) -> Option<Error> {
+        match &self.source {
+            Source::Subreaper { process, word: Word::Lost, .. } if self.emptied.is_none() => {
+                Some(Error::unsupported(
+                    process.pid(),
+                    "follow a process tree through helper process",
+                    "somebody killed it before the tree was empty: what is left of the tree is not known",
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn raise_with(&mut self, flag: &Arc<Flag>) {
+        self.flag = Some(Arc::clone(flag));
+        flag.raise();
+        self.lower_if_idle();
+    }
+
+    pub(super) fn lower_if_idle(&self) {
+        if let Some(flag) = &self.flag {
+            if self.queue.is_empty() && self.trouble.is_none() && self.broken().is_none() {
+                flag.lower();
+            }
+        }
+    }
+
+    /// The helper, which is a member to the machine, and to nobody else.
+    pub(super) fn hidden(&self) -> Option<Pid> {
+        match &self.source {
+            Source::Subreaper { process, .. } => Some(process.pid()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = Identity> {
+        let hidden = self.hidden();
+        self.lineage.members().filter(move |member| hidden != Some(member.pid())).copied()
+    }
+
+    pub(super) fn contains(&self, pid: Pid) -> Result<bool> {
+        if self.hidden() == Some(pid) {
+            return Ok(false);
+        }
+        let Some(member) = self.lineage.member(pid) else {
+            return Ok(false);
+        };
+        match Process::open(pid) {
+            Ok(process) if process.state()? != State::Running => Ok(false),
+            Ok(process) => match process.handle.identity(false).same_process(member) {
+                Sameness::Same => Ok(true),
+                Sameness::Different => Ok(false),
+                // Its end has not been told, so it has not ended, and nobody else has its PID.
+                Sameness::Unknown => Ok(true),
+            },
+            Err(error) if error.is_gone() || error.is_thread() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        match &self.source {
+            Source::Connector => Backend::ProcConnector,
+            Source::Cgroup(_) => Backend::Cgroup,
+            Source::Subreaper { .. } => Backend::Subreaper,
+            Source::Poll { .. } => Backend::Poll,
+            Source::Over(kept) => kept.backend(),
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        match &self.source {
+            Source::Connector => Kept::ProcConnector,
+            Source::Cgroup(cgroup) => Kept::Cgroup { path: cgroup.path().to_owned(), id: cgroup.id() },
+            Source::Subreaper { process, .. } => Kept::Subreaper(*process.identity()),
+            Source::Poll { .. } => Kept::Poll,
+            Source::Over(kept) => kept.clone(),
+        }
+    }
+
+    pub(super) fn save(&self) -> TreeState {
+        TreeState {
+            lineage: self.lineage.save(),
+            root: self.root,
+            root_status: self.root_status,
+            members: self.seen,
+            evidence: self.evidence.clone(),
+            kept: self.kept(),
+            since: told_until(sys::monotonic()),
+        }
+    }
+
+    /// Takes its descriptors out of the selector.
+    pub(super) fn unregister(&self, selector: &Selector) {
+        match &self.source {
+            Source::Cgroup(cgroup) => selector.remove(cgroup.events()),
+            Source::Subreaper { helper: Some(helper), .. } => selector.remove(helper.as_fd()),
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_cgroup(&mut self) -> Option<sys::Cgroup> {
+        let over = Source::Over(self.kept());
+        match std::mem::replace(&mut self.source, over) {
+            Source::Cgroup(cgroup) => Some(cgroup),
+            other => {
+                self.source = other;
+                None
+            }
+        }
+    }
+
+    fn since(&self, at: u64) -> Duration {
+        Duration::from_nanos(at.saturating_sub(self.began))
+    }
+}
+
+/// Events that wait to be taken.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    events: VecDeque<TreeEvent>,
+    /// How many were taken or dropped before the first of `events`.
+    before: u64,
+    skipped: u64,
+}
+
+impl Queue {
+    fn push(&mut self, event: TreeEvent) {
+        if self.events.len() == QUEUE {
+            self.events.pop_front();
+            self.before += 1;
+            self.skipped += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    pub(super) fn take(&mut self) -> Option<TreeEvent> {
+        if self.skipped > 0 {
+            return Some(TreeEvent::Skipped { events: std::mem::take(&mut self.skipped) });
+        }
+        let event = self.events.pop_front()?;
+        self.before += 1;
+        Some(event)
+    }
+
+    /// The number of the last event.
+    fn last(&self) -> u64 {
+        self.before + self.events.len() as u64 - 1
+    }
+
+    /// Takes back the name that this event gave to a program.
+    pub(super) fn unname(&mut self, number: u64) {
+        let index = number.checked_sub(self.before).and_then(|index| usize::try_from(index).ok());
+        if let Some(TreeEvent::Exec { program, .. }) = index.and_then(|index| self.events.get_mut(index)) {
+            *program = None;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.skipped == 0
+    }
+}

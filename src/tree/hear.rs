@@ -1,0 +1,350 @@
+//! What the kernel tells: forks, programs and ends, for whichever trees they concern.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::state::ExitStatus;
+use crate::sys::{self, Notice};
+use crate::tree::engine::Inner;
+use crate::tree::follow::{Change, Pin, Source};
+use crate::tree::lineage::Input;
+use crate::tree::look::told_until;
+use crate::watch::Exited;
+
+impl Inner {
+    /// Takes in the connector's notices, all that there are.
+    pub(super) fn hear_connector(&mut self) {
+        let mut notices = Vec::new();
+        let mut named: Vec<(u64, Pid, u64)> = Vec::new();
+        let mut lost = false;
+        loop {
+            notices.clear();
+            let Some(connector) = &mut self.connector else { return };
+            if let Err(error) = connector.read(&mut notices) {
+                self.fail_fed(&error);
+                break;
+            }
+            // A name that was read before this reading is of that exec, unless there was another one by then.
+            for (key, pid, number) in named.drain(..) {
+                let again =
+                    |notice: &Notice| matches!(notice, Notice::Executed { pid: other, .. } if *other == pid);
+                if notices.iter().any(again) {
+                    self.tree(key).queue.unname(number);
+                }
+            }
+            if notices.is_empty() {
+                break;
+            }
+            let mut superseded = superseded(&notices);
+            for (index, notice) in notices.iter().enumerate() {
+                match *notice {
+                    Notice::Forked { parent, child, at } => {
+                        self.last_notice = at;
+                        self.forked(parent, child, at);
+                    }
+                    Notice::Executed { pid, at } => {
+                        self.last_notice = at;
+                        let read = superseded.get(&pid) == Some(&index);
+                        self.executed(pid, read, at, &mut named);
+                    }
+                    Notice::Ended { pid, status, at } => {
+                        self.last_notice = at;
+                        self.ended(pid, status, at);
+                    }
+                    Notice::Lost => lost = true,
+                }
+            }
+            superseded.clear();
+            if lost {
+                self.lose();
+            }
+        }
+        if lost {
+            self.recover();
+        }
+    }
+
+    fn fail_fed(&mut self, error: &Error) {
+        for follow in self.trees.values_mut().filter(|follow| follow.fed) {
+            follow.fail(error.again());
+        }
+    }
+
+    fn trees_of(&self, pid: Pid) -> Vec<u64> {
+        self.told.range((pid, 0)..=(pid, u64::MAX)).map(|(_, key)| *key).collect()
+    }
+
+    fn forked(&mut self, parent: Pid, child: Pid, at: u64) {
+        let trees = self.trees_of(parent);
+        if trees.is_empty() {
+            // The child of somebody who was in a tree that is not followed any more.
+            if let Some(connector) = &mut self.connector {
+                connector.forget(child);
+            }
+            return;
+        }
+        let child = identify(child, parent, at);
+        for key in trees {
+            self.step(key, Input::Forked { parent, child }, at);
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, status: ExitStatus, at: u64) {
+        for key in self.trees_of(pid) {
+            let status = match (status, self.tree(key).lineage.member(pid)) {
+                (ExitStatus::Unknown, Some(member)) => status_of(member),
+                _ => status,
+            };
+            // The kernel has forgotten it already; the PID may be another member's by now.
+            self.told.remove(&(pid, key));
+            self.step(key, Input::Ended { pid, status }, at);
+            self.check_source(key);
+        }
+    }
+
+    /// `read`: whether the name can be of this exec, and not of a later one.
+    fn executed(&mut self, pid: Pid, read: bool, at: u64, named: &mut Vec<(u64, Pid, u64)>) {
+        for key in self.trees_of(pid) {
+            let follow = self.tree(key);
+            let Some(member) = follow.executes(pid) else { continue };
+            let program = if read { name_of(&member) } else { None };
+            let is_named = program.is_some();
+            let number = follow.executed(member, program, at);
+            if is_named {
+                named.push((key, pid, number));
+            }
+        }
+    }
+
+    /// Events were lost: from the last one that was not.
+    fn lose(&mut self) {
+        let since = told_until(self.last_notice);
+        let at = sys::monotonic();
+        let forgets = self.connector.as_ref().is_none_or(|connector| connector.census().is_none());
+        for key in self.fed() {
+            self.step(key, Input::Lost { since }, at);
+        }
+        if forgets {
+            // Nobody is tracked any more, before a scan has shown whom to track.
+            self.told.clear();
+        }
+    }
+
+    /// Finds out anew who is a member: at once where the kernel has counted for us, by a scan where it has not.
+    fn recover(&mut self) {
+        let census = self.connector.as_ref().and_then(|connector| connector.census());
+        match census {
+            Some(Ok(alive)) => self.count(&alive),
+            Some(Err(error)) => {
+                self.fail_fed(&error);
+                self.scan_all_fed();
+            }
+            None => self.scan_all_fed(),
+        }
+    }
+
+    fn scan_all_fed(&mut self) {
+        for key in self.fed() {
+            self.tree(key).look_after(Duration::ZERO);
+        }
+    }
+
+    fn fed(&self) -> Vec<u64> {
+        self.trees
+            .iter()
+            .filter(|(_, follow)| follow.fed && follow.emptied.is_none())
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// Of each process that is alive and tracked: in which tree it was forked, as the kernel inherited it.
+    fn count(&mut self, alive: &[Pid]) {
+        let at = sys::monotonic();
+        let Some(connector) = &self.connector else { return };
+        let alive: Vec<(Pid, u64)> =
+            alive.iter().filter_map(|&pid| Some((pid, connector.mark_of(pid)?))).collect();
+        for key in self.fed() {
+            let members: Vec<(Identity, Option<Pid>)> = alive
+                .iter()
+                .filter(|(pid, mark)| self.told.contains(&(*pid, key)) || self.is_within(*mark, key))
+                .map(|(pid, _)| {
+                    let known = self.trees[&key].lineage.member(*pid).copied();
+                    let process = Process::open(*pid).ok();
+                    let parent = process.as_ref().and_then(|process| process.handle.ppid().ok().flatten());
+                    let identity = process.map(|process| process.handle.identity(false));
+                    (known.or(identity).unwrap_or_else(|| bare(*pid)), parent)
+                })
+                .collect();
+            self.step(key, Input::Census { alive: &members }, at);
+            self.check_source(key);
+        }
+    }
+
+    /// Whether a tree is, or is nested in, another.
+    fn is_within(&self, mut tree: u64, outer: u64) -> bool {
+        // Bounded: a tree is entered after those around it.
+        while tree != outer {
+            match self.around.get(&tree) {
+                Some(next) => tree = *next,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes in the ends of watched members.
+    pub(super) fn hear_watcher(&mut self) {
+        let mut exits: Vec<Exited> = Vec::new();
+        let Some(watcher) = &self.watcher else { return };
+        let trouble = watcher.drain(&mut exits).err();
+        let at = sys::monotonic();
+        let mut concerned = BTreeSet::new();
+        for exited in exits {
+            let Some((key, pid)) = self.watched.remove(&exited.key) else { continue };
+            let Some(follow) = self.trees.get_mut(&key) else { continue };
+            follow.pins.remove(&pid);
+            self.step(key, Input::Ended { pid, status: exited.status }, at);
+            concerned.insert(key);
+        }
+        for key in concerned {
+            if let Some(error) = &trouble {
+                self.tree(key).fail(error.again());
+            }
+            let scan = matches!(self.tree(key).source, Source::Poll { .. });
+            self.look(key, scan);
+        }
+    }
+
+    /// Lets the machine know, and sees to it that whoever joined is heard of.
+    pub(super) fn step(&mut self, key: u64, input: Input<'_>, at: u64) {
+        let told = matches!(input, Input::Forked { .. });
+        let mut changes = std::mem::take(&mut self.changes);
+        self.tree(key).step(input, at, &mut changes);
+        self.apply(key, &mut changes, told);
+        self.changes = changes;
+    }
+
+    pub(super) fn finish(&mut self, key: u64, at: u64) {
+        let mut changes = std::mem::take(&mut self.changes);
+        self.tree(key).finish(at, &mut changes);
+        self.apply(key, &mut changes, true);
+        self.changes = changes;
+    }
+
+    /// `told`: the connector tracks them already.
+    fn apply(&mut self, key: u64, changes: &mut Vec<Change>, told: bool) {
+        for change in changes.drain(..) {
+            match change {
+                Change::Joined(member) if told && self.tree(key).fed => {
+                    self.told.insert((member.pid(), key));
+                }
+                Change::Joined(member) => {
+                    if let Err(error) = self.mind(key, &member) {
+                        self.tree(key).fail(error);
+                    }
+                }
+                Change::Left(member) => self.unmind(key, member.pid()),
+            }
+        }
+    }
+
+    /// From now on its forks and its end are heard of, or its end alone.
+    pub(super) fn mind(&mut self, key: u64, member: &Identity) -> Result<()> {
+        let pid = member.pid();
+        let known = self.told.contains(&(pid, key)) || self.tree(key).pins.contains_key(&pid);
+        if known {
+            return Ok(());
+        }
+        let ended = Input::Ended { pid, status: ExitStatus::Unknown };
+        let Some(process) = self.open_member(key, member)? else {
+            self.step(key, ended, sys::monotonic());
+            return Ok(());
+        };
+        if !self.tree(key).fed {
+            let Some(watcher) = &self.watcher else {
+                return Err(Error::malformed(pid, "watch a member", "nobody made a watcher"));
+            };
+            let watch = watcher.watch(&process)?;
+            self.watched.insert(watch, (key, pid));
+            self.tree(key).pins.insert(pid, Pin { process, key: watch });
+            return Ok(());
+        }
+        let Some(connector) = &mut self.connector else { return Ok(()) };
+        connector.mark(pid, key)?;
+        if connector.track(pid, None)? {
+            self.told.insert((pid, key));
+        } else {
+            // Of one that had ended before, no notice comes.
+            self.step(key, ended, sys::monotonic());
+        }
+        Ok(())
+    }
+
+    fn unmind(&mut self, key: u64, pid: Pid) {
+        // The kernel forgets it at its end by itself; told to by us, it could forget another one with that PID.
+        self.told.remove(&(pid, key));
+        if let Some(pin) = self.tree(key).pins.remove(&pid) {
+            self.watched.remove(&pin.key);
+            if let Some(watcher) = &self.watcher {
+                watcher.unwatch(pin.key);
+            }
+        }
+    }
+}
+
+/// Of each process that executed something in these notices, which notice was the last about it: an end, too.
+fn superseded(notices: &[Notice]) -> HashMap<Pid, usize> {
+    let mut last = HashMap::new();
+    for (index, notice) in notices.iter().enumerate() {
+        match notice {
+            Notice::Executed { pid, .. } => {
+                last.insert(*pid, index);
+            }
+            Notice::Ended { pid, .. } => {
+                last.remove(pid);
+            }
+            Notice::Forked { .. } | Notice::Lost => {}
+        }
+    }
+    last
+}
+
+/// Who the child is that `parent` forked at that time; bare if it has ended.
+fn identify(child: Pid, parent: Pid, at: u64) -> Identity {
+    let Ok(process) = Process::open(child) else { return bare(child) };
+    let is_its_child = matches!(process.handle.ppid(), Ok(Some(ppid)) if ppid == parent);
+    // An orphan by now, or a stranger that got the PID: who started later is not the one.
+    let is_as_old = || process.identity().start_time().is_some_and(|start| start.ticks <= sys::ticks_at(at));
+    if is_its_child || is_as_old() { process.handle.identity(false) } else { bare(child) }
+}
+
+/// Nothing but the PID, and where it is valid: of a process that ended before it could be looked at.
+pub(super) fn bare(pid: Pid) -> Identity {
+    let world = sys::world().ok();
+    Identity {
+        pid,
+        unique: None,
+        start: None,
+        settled: false,
+        pid_namespace: world.and_then(|world| world.pid_namespace),
+        boot: world.and_then(|world| world.boot),
+    }
+}
+
+pub(super) fn is_bare(identity: &Identity) -> bool {
+    identity.unique.is_none() && identity.start.is_none()
+}
+
+/// How a member ended, where the notice of its end does not say.
+fn status_of(member: &Identity) -> ExitStatus {
+    Process::reopen(member).map_or(ExitStatus::Unknown, |process| process.handle.exit_status())
+}
+
+/// What a member runs, if it can be proven to be of this very process.
+fn name_of(member: &Identity) -> Option<String> {
+    Process::reopen(member).ok()?.handle.name().ok()
+}

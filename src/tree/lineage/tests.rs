@@ -1,0 +1,410 @@
+//! The machine is held against a simulated kernel, where it is known who started whom.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::check::{self, Listener};
+use super::{Details, Input, Lineage, Output, Row};
+use crate::identity::{BootId, Identity, StartTime};
+use crate::pid::Pid;
+use crate::state::ExitStatus;
+
+mod kernel;
+mod world;
+
+use world::{Counts, Setup, Source, Step, World, setup, steps};
+
+fn run(setup: &Setup, steps: &[Step]) -> World {
+    let mut world = World::new(setup);
+    for step in steps {
+        world.step(step);
+    }
+    world.finish();
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2200))]
+
+    /// The members are the truth, exactly, and it is empty when they have ended: no scan is needed.
+    #[test]
+    fn without_a_loss_members_are_the_truth(
+        setup in setup(&[Source::Events], true), steps in steps(true),
+    ) {
+        run(&setup, &steps);
+    }
+
+    #[test]
+    fn after_a_loss_nobody_is_missing_and_no_stranger_listed(
+        setup in setup(&[Source::Events], false), steps in steps(false),
+    ) {
+        run(&setup, &steps);
+    }
+
+    #[test]
+    fn a_census_makes_up_for_a_loss_completely(
+        setup in setup(&[Source::Counted], false), steps in steps(false),
+    ) {
+        run(&setup, &steps);
+    }
+
+    #[test]
+    fn a_polled_tree_is_never_empty_too_early(
+        setup in setup(&[Source::Poll], false), steps in steps(false),
+    ) {
+        run(&setup, &steps);
+    }
+
+    #[test]
+    fn its_books_are_kept_whatever_it_is_told(input in prop::collection::vec(any::<u8>(), 0..300)) {
+        check::lineage(&input);
+    }
+}
+
+/// The simulation must meet what it is there for; otherwise the properties above hold of nothing.
+#[test]
+fn the_simulated_kernels_are_hard_enough() {
+    let mut runner = TestRunner::deterministic();
+    let mut counts = Counts::default();
+    for _ in 0..150 {
+        for source in [&[Source::Events], &[Source::Counted], &[Source::Poll]] {
+            let setup = setup(source, false).new_tree(&mut runner).unwrap().current();
+            let steps = steps(false).new_tree(&mut runner).unwrap().current();
+            let met = run(&setup, &steps).counts;
+            counts.suspects += met.suspects;
+            counts.cleared += met.cleared;
+            counts.convicted += met.convicted;
+            counts.held += met.held;
+            counts.reused += met.reused;
+            counts.bare += met.bare;
+            counts.orphans += met.orphans;
+            counts.resynced += met.resynced;
+            counts.empty += met.empty;
+        }
+    }
+    for (what, count, least) in [
+        ("suspects", counts.suspects, 100),
+        ("suspects that were proven strangers", counts.cleared, 5),
+        ("suspects that were proven members", counts.convicted, 5),
+        ("strangers that held emptiness back to the end", counts.held, 50),
+        ("PIDs told to be forked anew before the end of their bearer", counts.reused, 20),
+        ("members that had ended before anybody looked", counts.bare, 20),
+        ("orphans that joined", counts.orphans, 20),
+        ("losses made up for", counts.resynced, 300),
+        ("trees found empty", counts.empty, 400),
+    ] {
+        assert!(count >= least, "{what}: only {count}: {counts:?}");
+    }
+}
+
+/// A table by hand, for what is worth telling apart.
+struct Table {
+    lineage: Lineage,
+    listener: Listener,
+    rows: BTreeMap<u32, (u32, Details)>,
+}
+
+impl Table {
+    /// The root is 10, a child of 3, in the session that 3 leads.
+    fn new() -> Table {
+        let mut lineage = Lineage::new(identity(10, 50), []);
+        lineage.set_adopters([pid(3)]);
+        lineage.set_sessions([pid(3)]);
+        let listener = Listener::of(&lineage);
+        let mut table = Table { lineage, listener, rows: BTreeMap::new() };
+        for (row, parent, session) in [(1, 0, 1), (3, 1, 3), (10, 3, 3)] {
+            table.row(row, parent, session, 50);
+        }
+        table
+    }
+
+    fn row(&mut self, row: u32, parent: u32, session: u32, start: u64) {
+        let identity = identity(row, start);
+        self.rows.insert(row, (parent, Details { identity, session: Pid::new(session), ended: false }));
+    }
+
+    fn step(&mut self, input: Input<'_>) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.lineage.step(input, &mut out);
+        self.listener.hear(&out, &self.lineage);
+        out
+    }
+
+    fn forked(&mut self, parent: u32, child: Identity) -> Vec<Output> {
+        self.step(Input::Forked { parent: pid(parent), child })
+    }
+
+    fn ended(&mut self, who: u32) -> Vec<Output> {
+        self.step(Input::Ended { pid: pid(who), status: ExitStatus::Code(0) })
+    }
+
+    fn scan(&mut self) -> Vec<Output> {
+        let rows = self.rows.clone();
+        let table: Vec<Row> =
+            rows.iter().map(|(&row, &(parent, _))| Row { pid: pid(row), parent: Pid::new(parent) }).collect();
+        let mut details = |pid: Pid| rows.get(&pid.get()).map(|&(_, details)| details);
+        self.step(Input::Scanned { table: &table, details: &mut details, began: 200 })
+    }
+
+    /// What a scan finds after events were missing since tick 100.
+    fn resync(&mut self) -> Vec<Output> {
+        self.step(Input::Lost { since: 100 });
+        self.scan()
+    }
+
+    fn members(&self) -> Vec<u32> {
+        self.lineage.members().map(|member| member.pid.get()).collect()
+    }
+
+    fn suspects(&self) -> Vec<u32> {
+        self.lineage.suspects().map(|suspect| suspect.pid.get()).collect()
+    }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::new(number).unwrap()
+}
+
+fn identity(number: u32, ticks: u64) -> Identity {
+    Identity {
+        pid: pid(number),
+        unique: None,
+        start: Some(StartTime { ticks, offset: 0 }),
+        settled: true,
+        pid_namespace: Some(7),
+        boot: Some(BootId([1; 16])),
+    }
+}
+
+fn bare(number: u32) -> Identity {
+    Identity { start: None, settled: false, ..identity(number, 0) }
+}
+
+#[test]
+fn an_orphan_of_unknown_origin_holds_emptiness_back_until_its_end() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 120);
+    assert_eq!(table.resync(), [Output::Resynced { suspects: 1 }]);
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
+    // What it forks may be of the tree as well.
+    table.forked(20, identity(21, 130));
+    table.ended(10);
+    table.ended(20);
+    assert_eq!((table.members(), table.suspects()), (vec![], vec![21]));
+    assert_eq!(table.ended(21), [Output::Empty]);
+    assert_eq!(table.ended(21), []);
+}
+
+#[test]
+fn an_orphan_from_before_the_loss_is_a_stranger() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 99);
+    table.row(21, 20, 20, 120);
+    assert_eq!(table.resync(), [Output::Resynced { suspects: 0 }]);
+}
+
+/// It was no member at the first loss, as far as is known; at the second, that is no proof.
+#[test]
+fn a_suspect_is_not_cleared_by_its_age_at_the_next_loss() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 120);
+    table.resync();
+    table.step(Input::Lost { since: 180 });
+    assert_eq!(table.scan(), [Output::Resynced { suspects: 1 }]);
+}
+
+#[test]
+fn an_orphan_in_the_session_of_a_member_is_one() {
+    // The leader is there.
+    let mut table = Table::new();
+    table.forked(10, identity(20, 60));
+    table.row(20, 10, 20, 60);
+    table.row(21, 1, 20, 120);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10, 20, 21], vec![]));
+    // Or another one that was forked into it: what the root began in is of no member's making, this is.
+    let mut table = Table::new();
+    table.forked(10, identity(20, 60));
+    table.row(20, 10, 19, 60);
+    table.row(21, 1, 19, 120);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10, 20, 21], vec![]));
+}
+
+/// The session's number was a member's PID, and can be a stranger's since: 20 ended, and so did whoever came after it.
+#[test]
+fn that_a_member_had_the_number_of_a_session_is_no_proof() {
+    let mut table = Table::new();
+    table.forked(10, identity(20, 60));
+    table.row(21, 1, 20, 120);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![21]));
+    // Now it is there to be seen.
+    table.row(30, 1, 30, 70);
+    table.row(20, 30, 20, 110);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![]));
+}
+
+#[test]
+fn a_session_with_members_and_strangers_proves_neither() {
+    let mut table = Table::new();
+    table.row(20, 1, 3, 120);
+    table.row(21, 3, 3, 130);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![20, 21]));
+}
+
+/// The leader has ended; another one in its session was there before the loss, and no member.
+#[test]
+fn an_orphan_in_a_session_of_strangers_is_one() {
+    let mut table = Table::new();
+    table.row(20, 1, 19, 60);
+    table.row(21, 1, 19, 120);
+    assert_eq!(table.resync(), [Output::Resynced { suspects: 0 }]);
+}
+
+/// Its parent's PID was read, and that parent ended before it was listed itself: it can have been a member.
+#[test]
+fn a_child_whose_parent_ended_under_the_scan_is_no_stranger() {
+    let mut table = Table::new();
+    table.row(20, 30, 3, 120);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
+}
+
+/// The PID of 20 can be a stranger's by then.
+#[test]
+fn what_is_forked_after_a_loss_is_suspect_until_the_scan() {
+    let mut table = Table::new();
+    table.forked(10, identity(20, 60));
+    table.step(Input::Lost { since: 100 });
+    assert_eq!(table.forked(20, identity(21, 120)), []);
+    assert_eq!((table.members(), table.suspects()), (vec![10, 20], vec![21]));
+    // It was the member.
+    let mut seen = Table { rows: table.rows.clone(), lineage: table.lineage.clone(), ..Table::new() };
+    seen.listener = Listener::of(&seen.lineage);
+    seen.row(20, 10, 3, 60);
+    seen.row(21, 20, 3, 120);
+    let joined = Output::Joined { member: identity(21, 120), parent: Some(identity(20, 60)) };
+    assert_eq!(seen.scan(), [joined, Output::Resynced { suspects: 0 }]);
+    // It was not.
+    table.row(30, 1, 30, 70);
+    table.row(20, 30, 30, 110);
+    table.row(21, 20, 30, 120);
+    let left = Output::Left { member: identity(20, 60), status: ExitStatus::Unknown };
+    assert_eq!(table.scan(), [left, Output::Resynced { suspects: 0 }]);
+}
+
+/// A subreaper that follows a tree it has started excludes itself, and is given the tree's orphans.
+#[test]
+fn orphans_given_to_an_excluded_ancestor_are_not_taken_for_its_own() {
+    let mut table = Table::new();
+    table.lineage = Lineage::new(identity(10, 50), [identity(3, 50)]);
+    table.lineage.set_adopters([pid(3)]);
+    table.row(20, 3, 3, 120);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
+}
+
+#[test]
+fn what_is_excluded_never_joins_and_nor_does_what_it_starts() {
+    let mut table = Table::new();
+    table.lineage = Lineage::new(identity(10, 50), [identity(20, 60)]);
+    table.row(20, 10, 3, 60);
+    table.row(21, 20, 3, 120);
+    assert_eq!(table.forked(10, identity(20, 60)), []);
+    assert_eq!(table.forked(20, identity(22, 90)), []);
+    assert_eq!(table.resync(), [Output::Resynced { suspects: 0 }]);
+    // Its PID is free again, and a member's child has it.
+    table.ended(20);
+    let joined = Output::Joined { member: identity(20, 130), parent: Some(identity(10, 50)) };
+    assert_eq!(table.forked(10, identity(20, 130)), [joined]);
+    table.ended(20);
+    assert_eq!(table.ended(10).last(), Some(&Output::Empty));
+}
+
+#[test]
+fn who_had_ended_before_anybody_looked_leaves_with_the_next_scan() {
+    let mut table = Table::new();
+    table.forked(10, bare(20));
+    table.forked(20, identity(21, 60));
+    table.row(21, 1, 3, 60);
+    let left = Output::Left { member: bare(20), status: ExitStatus::Unknown };
+    assert_eq!(table.resync(), [left, Output::Resynced { suspects: 0 }]);
+    assert_eq!(table.members(), [10, 21]);
+}
+
+/// Unreadable is not absent.
+#[test]
+fn what_cannot_be_read_makes_a_scan_worthless() {
+    let mut table = Table::new();
+    table.rows.get_mut(&10).unwrap().1.identity = bare(10);
+    assert_eq!(table.resync(), []);
+    assert!(table.lineage.is_lost());
+    table.row(10, 3, 3, 50);
+    assert_eq!(table.scan(), [Output::Resynced { suspects: 0 }]);
+}
+
+#[test]
+fn a_long_chain_is_judged_in_time_and_a_circle_at_all() {
+    let mut table = Table::new();
+    for row in 20..20_000 {
+        table.row(row, row + 1, 20, 120);
+    }
+    table.row(20_000, 10, 20, 120);
+    for row in 30_000..40_000 {
+        table.row(row, if row == 30_000 { 39_999 } else { row - 1 }, 41_000, 120);
+    }
+    table.resync();
+    assert_eq!(table.members().len(), 1 + 19_981);
+    assert_eq!(table.suspects().len(), 10_000);
+}
+
+#[test]
+fn the_kernels_word_that_all_have_ended_is_taken() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 120);
+    table.resync();
+    table.step(Input::Lost { since: 210 });
+    let mut out = Vec::new();
+    table.lineage.finish(&mut out);
+    let left = Output::Left { member: identity(10, 50), status: ExitStatus::Unknown };
+    assert_eq!(out, [left, Output::Empty]);
+    table.lineage.finish(&mut out);
+    assert_eq!(out.len(), 2);
+}
+
+/// There can be members in a cgroup that nobody told of.
+#[test]
+fn while_it_is_held_it_is_not_empty_by_itself() {
+    let mut table = Table::new();
+    table.lineage.hold();
+    let mut out = Vec::new();
+    table.lineage.step(Input::Ended { pid: pid(10), status: ExitStatus::Code(0) }, &mut out);
+    assert_eq!(out, [Output::Left { member: identity(10, 50), status: ExitStatus::Code(0) }]);
+    table.lineage.step(Input::Found { member: identity(20, 60), parent: None }, &mut out);
+    table.lineage.step(Input::Ended { pid: pid(20), status: ExitStatus::Code(0) }, &mut out);
+    assert_ne!(out.last(), Some(&Output::Empty));
+    out.clear();
+    table.lineage.finish(&mut out);
+    assert_eq!(out, [Output::Empty]);
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn what_was_saved_survives_any_format() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 120);
+    table.forked(10, bare(21));
+    table.resync();
+    let json = serde_json::to_string(&table.lineage.save()).unwrap();
+    let lineage = Lineage::adopt(serde_json::from_str(&json).unwrap());
+    assert!(lineage.members().eq(table.lineage.members()));
+    assert!(lineage.suspects().eq(table.lineage.suspects()));
+    assert!(lineage.is_lost());
+    assert_eq!(serde_json::to_string(&lineage.save()).unwrap(), json);
+}

@@ -1,0 +1,521 @@
+//! The simulated kernel, somebody who listens to it badly, and the machine.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::kernel::{Act, Event, Kernel, Life, PIDS, Process, ROOT, Truth};
+use crate::identity::{Identity, Sameness};
+use crate::pid::Pid;
+use crate::state::ExitStatus;
+use crate::tree::lineage::check::Listener;
+use crate::tree::lineage::{Input, Lineage, Output, Row, Saved, same};
+
+/// By what means the tree is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Every event of everybody, until some are lost; then a scan.
+    Events,
+    /// The same, and the kernel counts the members: after a loss, a census.
+    Counted,
+    /// Ends of those that are known, and scans.
+    Poll,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Act(Act),
+    /// So many events are told.
+    Deliver(usize),
+    /// So many that wait are lost, from that one on.
+    Lose(Index, usize),
+    /// What happens under it: before that row is read, or after all of them, while details are.
+    Scan(Vec<(u32, Act)>),
+    /// A child is told as found, whether it was told before or not.
+    Find(Index),
+    Save,
+    /// What was saved last is adopted by a successor.
+    Restart,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) source: Source,
+    pub(super) unique: bool,
+    /// The root leads its session.
+    leads: bool,
+    /// Sessions are given.
+    sessions: bool,
+    excluding: bool,
+    lossless: bool,
+    /// What the root's family did before anybody looked.
+    before: Vec<Act>,
+}
+
+pub(super) fn setup(sources: &'static [Source], lossless: bool) -> impl Strategy<Value = Setup> {
+    let excluding = prop::bool::weighted(0.3);
+    let before = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(Act::any(), 1..8)];
+    (prop::sample::select(sources), any::<bool>(), any::<bool>(), any::<bool>(), excluding, before).prop_map(
+        move |(source, unique, leads, sessions, excluding, before)| Setup {
+            source,
+            unique,
+            leads,
+            sessions,
+            excluding,
+            lossless,
+            before,
+        },
+    )
+}
+
+pub(super) fn steps(lossless: bool) -> impl Strategy<Value = Vec<Step>> {
+    let scan = || prop::collection::vec((1..PIDS + 6, Act::in_scan()), 0..4).prop_map(Step::Scan);
+    let lossy = if lossless { 0 } else { 1 };
+    let step = prop_oneof![
+        20 => Act::any().prop_map(Step::Act),
+        6 => (1..6_usize).prop_map(Step::Deliver),
+        2 => Just(Step::Deliver(usize::MAX)),
+        1 + 3 * lossy => scan(),
+        1 => any::<Index>().prop_map(Step::Find),
+        2 * lossy => (any::<Index>(), 1..8_usize).prop_map(|(from, count)| Step::Lose(from, count)),
+        lossy => Just(Step::Save),
+        lossy => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 8..50)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Notice {
+    Event(Event),
+    Lost,
+}
+
+pub(super) struct World {
+    pub(super) kernel: Kernel,
+    setup: Setup,
+    pub(super) lineage: Lineage,
+    listener: Listener,
+    out: Vec<Output>,
+    waiting: Vec<(u64, Notice)>,
+    /// How many bearers of a PID were told and have not ended, as a listener counts.
+    bearers: BTreeMap<Pid, u32>,
+    saved: Option<Saved>,
+    pub(super) counts: Counts,
+}
+
+/// What a run has met.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) suspects: usize,
+    /// Suspects that were proven strangers, and those that were proven members.
+    pub(super) cleared: usize,
+    pub(super) convicted: usize,
+    /// Strangers that held emptiness back to the end.
+    pub(super) held: usize,
+    pub(super) reused: usize,
+    pub(super) bare: usize,
+    /// Members that joined without a parent among them.
+    pub(super) orphans: usize,
+    pub(super) resynced: usize,
+    pub(super) empty: usize,
+}
+
+impl World {
+    pub(super) fn new(setup: &Setup) -> World {
+        let mut kernel = Kernel::new(setup.unique, setup.leads);
+        for act in &setup.before {
+            kernel.act(act, |process| process.truth == Truth::Member);
+            if kernel.processes[ROOT].life != Life::Running {
+                kernel = Kernel::new(setup.unique, setup.leads);
+            }
+        }
+        kernel.now += 4;
+        let excluded = kernel.running(Truth::Member).get(1).copied();
+        let mut exclude: Vec<Identity> = Vec::new();
+        if let (true, Some(excluded)) = (setup.excluding, excluded) {
+            exclude.push(kernel.identity(excluded));
+            kernel.processes[excluded].truth = Truth::Excluded;
+        }
+        // Whoever cannot be linked to the root now has lapsed.
+        for who in kernel.running(Truth::Member) {
+            let mut above = who;
+            let mut truth = Truth::Member;
+            while above != ROOT {
+                if kernel.processes[above].truth == Truth::Excluded {
+                    truth = Truth::Excluded;
+                }
+                if above == kernel.processes[above].parent {
+                    truth = Truth::Lapsed;
+                    break;
+                }
+                above = kernel.processes[above].parent;
+            }
+            kernel.processes[who].truth = truth;
+        }
+        for process in &mut kernel.processes {
+            if process.life != Life::Running && process.truth == Truth::Member {
+                process.truth = Truth::Lapsed;
+            }
+        }
+        kernel.events.clear();
+        let mut lineage = Lineage::new(kernel.identity(ROOT), exclude);
+        lineage.set_adopters([2, 3].map(|pid| Pid::new(pid).unwrap()));
+        if setup.sessions {
+            let members = kernel.running(Truth::Member);
+            lineage.set_sessions(members.into_iter().map(|who| kernel.processes[who].session));
+        }
+        let listener = Listener::of(&lineage);
+        let mut world = World {
+            kernel,
+            setup: setup.clone(),
+            lineage,
+            listener,
+            out: Vec::new(),
+            waiting: Vec::new(),
+            bearers: BTreeMap::new(),
+            saved: None,
+            counts: Counts::default(),
+        };
+        // As when attaching: all that can be linked to the root.
+        let excluded = world.kernel.running(Truth::Excluded);
+        world.tell(Input::Lost { since: u64::MAX });
+        world.scan(&[]);
+        if setup.source == Source::Poll {
+            let since = world.kernel.tick();
+            world.tell(Input::Lost { since });
+        }
+        assert_eq!(world.lineage.len(), world.kernel.running(Truth::Member).len());
+        assert_eq!(world.kernel.running(Truth::Excluded), excluded);
+        world
+    }
+
+    pub(super) fn step(&mut self, step: &Step) {
+        match step {
+            Step::Act(act) => self.act(act),
+            Step::Deliver(count) => self.deliver(*count),
+            Step::Lose(from, count) => self.lose(from, *count),
+            Step::Scan(acts) => {
+                self.deliver(usize::MAX);
+                self.scan(acts);
+            }
+            Step::Find(which) => self.find(which),
+            Step::Save if !self.waiting.iter().any(|(_, notice)| matches!(notice, Notice::Lost)) => {
+                self.saved = Some(self.lineage.save());
+            }
+            Step::Save => {}
+            Step::Restart => self.restart(),
+        }
+        self.check();
+    }
+
+    fn act(&mut self, act: &Act) {
+        self.kernel.act(act, |_| true);
+        self.take_events();
+    }
+
+    fn take_events(&mut self) {
+        for (tick, event) in self.kernel.events.drain(..) {
+            self.waiting.push((tick, Notice::Event(event)));
+        }
+    }
+
+    fn tell(&mut self, input: Input<'_>) {
+        self.lineage.step(input, &mut self.out);
+        self.heard();
+    }
+
+    fn deliver(&mut self, count: usize) {
+        for (tick, notice) in self.waiting.drain(..count.min(self.waiting.len())).collect::<Vec<_>>() {
+            match (notice, self.setup.source) {
+                (Notice::Lost, _) => self.tell(Input::Lost { since: tick }),
+                (Notice::Event(event), Source::Poll) => self.deliver_end(event),
+                (Notice::Event(event), _) => self.deliver_event(event),
+            }
+        }
+    }
+
+    fn deliver_event(&mut self, event: Event) {
+        match event {
+            Event::Fork { parent, child } => {
+                let parent = self.kernel.processes[parent].pid;
+                let child = self.kernel.identity(child);
+                let bearers = self.bearers.entry(child.pid).or_insert(0);
+                *bearers += 1;
+                self.counts.reused += usize::from(*bearers > 1);
+                self.tell(Input::Forked { parent, child });
+            }
+            Event::Exec(who) => self.tell(Input::Executed { pid: self.kernel.processes[who].pid }),
+            Event::Exit(who) => {
+                let pid = self.kernel.processes[who].pid;
+                let bearers = self.bearers.entry(pid).or_insert(0);
+                *bearers = bearers.saturating_sub(1);
+                if *bearers == 0 {
+                    self.tell(Input::Ended { pid, status: ExitStatus::Code(0) });
+                }
+            }
+        }
+    }
+
+    /// Of whoever was pinned when it became known.
+    fn deliver_end(&mut self, event: Event) {
+        let Event::Exit(who) = event else { return };
+        let pid = self.kernel.processes[who].pid;
+        let mut known = self.lineage.members().chain(self.lineage.suspects());
+        let is_one = known.any(|known| self.kernel.is_of(known, who));
+        let alike = |other: usize| self.kernel.is_of(&self.start_of(who), other);
+        // Without unique ids two can look the same; a pin is of one of them.
+        if is_one && (0..self.kernel.processes.len()).filter(|&other| alike(other)).count() == 1 {
+            drop(known);
+            self.tell(Input::Ended { pid, status: ExitStatus::Code(0) });
+        }
+    }
+
+    fn start_of(&self, who: usize) -> Identity {
+        let mut kernel = self.kernel.clone();
+        kernel.processes[who].life = Life::Running;
+        kernel.identity(who)
+    }
+
+    fn lose(&mut self, from: &Index, count: usize) {
+        if self.waiting.is_empty() || self.setup.lossless || self.setup.source == Source::Poll {
+            return;
+        }
+        let from = from.index(self.waiting.len());
+        let to = (from + count).min(self.waiting.len());
+        let since = self.waiting[from].0;
+        self.waiting.splice(from..to, [(since, Notice::Lost)]);
+    }
+
+    /// All has been delivered.
+    pub(super) fn scan(&mut self, acts: &[(u32, Act)]) {
+        if self.lineage.is_empty() {
+            return;
+        }
+        let began = self.kernel.tick();
+        let before: Vec<Identity> = self.lineage.suspects().copied().collect();
+        // As when attaching, the first time: the kernel counts only from then on.
+        if self.setup.source == Source::Counted && self.lineage.is_lost() && self.counts.resynced > 0 {
+            self.census();
+        } else {
+            let kernel = RefCell::new(self.kernel.clone());
+            let act = |at: u32| {
+                for (_, act) in acts.iter().filter(|(when, _)| *when == at) {
+                    kernel.borrow_mut().act(act, |_| true);
+                }
+            };
+            let mut table: Vec<Row> = Vec::new();
+            for number in 1..=PIDS {
+                act(number);
+                table.extend(kernel.borrow().row(Pid::new(number).unwrap()));
+            }
+            let mut asked = PIDS;
+            let mut details = |pid| {
+                asked += 1;
+                act(asked);
+                kernel.borrow().details(pid)
+            };
+            // What the machine says is held against what is so when all has been read.
+            let mut lineage = self.lineage.clone();
+            let mut out = Vec::new();
+            lineage.step(Input::Scanned { table: &table, details: &mut details, began }, &mut out);
+            self.kernel = kernel.into_inner();
+            self.lineage = lineage;
+            self.out = out;
+            self.heard();
+        }
+        self.bearers.clear();
+        for number in (1..=PIDS).filter_map(Pid::new) {
+            if self.kernel.bearer(number).is_some_and(|who| self.is_counted(who)) {
+                self.bearers.insert(number, 1);
+            }
+        }
+        self.take_events();
+        self.check_known();
+        for suspect in before {
+            let is =
+                |known: &Identity| same(known, &suspect) != Sameness::Different && known.pid == suspect.pid;
+            if self.lineage.members().any(is) {
+                self.counts.convicted += 1;
+            } else if !self.lineage.suspects().any(is)
+                && self.kernel.bearer(suspect.pid).is_some_and(|who| self.kernel.is_of(&suspect, who))
+            {
+                self.counts.cleared += 1;
+            }
+        }
+        self.counts.suspects += self.lineage.suspects().count();
+        if self.setup.source == Source::Poll {
+            self.tell(Input::Lost { since: began });
+        }
+    }
+
+    /// Its end has not been taken from the kernel yet, so it counts.
+    fn is_counted(&self, who: usize) -> bool {
+        let ended = |(_, event): &(u64, Event)| *event == Event::Exit(who);
+        self.kernel.processes[who].life == Life::Running || self.kernel.events.iter().any(ended)
+    }
+
+    fn heard(&mut self) {
+        let out = std::mem::take(&mut self.out);
+        for output in &out {
+            match output {
+                Output::Empty => {
+                    self.counts.empty += 1;
+                    assert_eq!(self.kernel.running(Truth::Member), [] as [usize; 0], "empty, and these live");
+                }
+                Output::Resynced { .. } => self.counts.resynced += 1,
+                Output::Joined { member, parent } => {
+                    self.counts.bare += usize::from(member.unique.is_none() && member.start.is_none());
+                    self.counts.orphans += usize::from(parent.is_none());
+                }
+                Output::Executed { .. } | Output::Left { .. } => {}
+            }
+        }
+        self.listener.hear(&out, &self.lineage);
+        self.check_strangers();
+    }
+
+    fn census(&mut self) {
+        let alive: Vec<(Identity, Option<Pid>)> = self
+            .kernel
+            .running(Truth::Member)
+            .into_iter()
+            .map(|who| {
+                let parent = self.kernel.processes[who].parent;
+                (self.kernel.identity(who), Some(self.kernel.processes[parent].pid))
+            })
+            .collect();
+        self.tell(Input::Census { alive: &alive });
+        let mut expected: Vec<Pid> = alive.iter().map(|(identity, _)| identity.pid).collect();
+        expected.sort();
+        // Only what cannot be told from somebody excluded stays in doubt.
+        let suspects: Vec<Pid> = self.lineage.suspects().map(|suspect| suspect.pid).collect();
+        assert!(suspects.is_empty() || (self.setup.excluding && !self.setup.unique), "{suspects:?}");
+        let mut listed: Vec<Pid> = self.lineage.members().map(|member| member.pid).chain(suspects).collect();
+        listed.sort();
+        assert_eq!(listed, expected);
+    }
+
+    fn find(&mut self, which: &Index) {
+        let children: Vec<usize> = self
+            .kernel
+            .running(Truth::Member)
+            .into_iter()
+            .filter(|&who| self.kernel.processes[self.kernel.processes[who].parent].truth == Truth::Member)
+            .collect();
+        if children.is_empty() || self.setup.source == Source::Counted {
+            return;
+        }
+        let who = *which.get(&children);
+        let member = self.kernel.identity(who);
+        let parent = self.kernel.processes[self.kernel.processes[who].parent].pid;
+        // Whoever looks at processes looks after all that was told.
+        self.deliver(usize::MAX);
+        if self.setup.source == Source::Poll {
+            self.tell(Input::Found { member, parent: Some(parent) });
+        } else {
+            self.tell(Input::Forked { parent, child: member });
+        }
+    }
+
+    fn restart(&mut self) {
+        if let Some(saved) = &self.saved {
+            self.lineage = Lineage::adopt(saved.clone());
+            self.listener = Listener::of(&self.lineage);
+            self.waiting.clear();
+            self.bearers.clear();
+            for number in (1..=PIDS).filter_map(Pid::new) {
+                if self.kernel.bearer(number).is_some_and(|who| self.is_counted(who)) {
+                    self.bearers.insert(number, 1);
+                }
+            }
+        }
+    }
+
+    /// Nobody is listed who never was one.
+    fn check_strangers(&self) {
+        for member in self.lineage.members() {
+            let mut candidates =
+                self.kernel.processes.iter().enumerate().filter(|(at, _)| self.kernel.is_of(member, *at));
+            let is_right = |(_, process): (usize, &Process)| {
+                matches!(process.truth, Truth::Member | Truth::Lapsed) || process.fostered
+            };
+            assert!(candidates.any(is_right), "{member} is listed, and is a stranger");
+        }
+    }
+
+    /// All has been told, or was made up for: nobody is missing, and whoever has a listed PID is a member.
+    fn check_known(&self) {
+        if self.lineage.is_lost() || self.lineage.is_empty() {
+            return;
+        }
+        for who in self.kernel.running(Truth::Member) {
+            let mut known = self.lineage.members().chain(self.lineage.suspects());
+            assert!(known.any(|known| self.kernel.is_of(known, who)), "process {who} is missing");
+        }
+        for member in self.lineage.members() {
+            let Some(who) = self.kernel.bearer(member.pid) else { continue };
+            let process = &self.kernel.processes[who];
+            let is_right = matches!(process.truth, Truth::Member | Truth::Lapsed) || process.fostered;
+            assert!(is_right, "{member} is listed, and process {who} has its PID");
+        }
+    }
+
+    fn check(&self) {
+        if self.waiting.is_empty() {
+            self.check_known();
+            if self.setup.lossless && self.setup.source == Source::Events && !self.lineage.is_empty() {
+                self.check_exact();
+            }
+        }
+    }
+
+    fn check_exact(&self) {
+        let members = self.kernel.running(Truth::Member);
+        let mut members: Vec<Pid> = members.into_iter().map(|who| self.kernel.processes[who].pid).collect();
+        members.sort();
+        let listed: Vec<Pid> = self.lineage.members().map(|member| member.pid).collect();
+        assert_eq!(listed, members);
+        assert_eq!(self.lineage.suspects().count(), 0);
+    }
+
+    /// All members end, and then the strangers that were suspected.
+    pub(super) fn finish(&mut self) {
+        self.deliver(usize::MAX);
+        for truth in [Truth::Member, Truth::Lapsed] {
+            for who in self.kernel.running(truth) {
+                self.kernel.end(who);
+            }
+        }
+        self.settle();
+        for round in 0.. {
+            assert!(round < 3, "never empty, though all have ended: {:?}", self.lineage);
+            let suspects: Vec<Identity> = self.lineage.suspects().copied().collect();
+            if self.lineage.is_empty() {
+                break;
+            }
+            // Strangers, and what was fostered.
+            for known in suspects.iter().chain(&self.lineage.members().copied().collect::<Vec<_>>()) {
+                if let Some(who) = self.kernel.bearer(known.pid).filter(|&who| who != 0) {
+                    if self.kernel.processes[who].life == Life::Running {
+                        self.counts.held += 1;
+                        self.kernel.end(who);
+                    }
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        self.take_events();
+        self.deliver(usize::MAX);
+        self.check();
+        if self.lineage.is_lost() {
+            self.kernel.now += 8;
+            self.scan(&[]);
+            self.deliver(usize::MAX);
+        }
+    }
+}

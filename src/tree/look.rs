@@ -1,0 +1,360 @@
+//! What is asked of the kernel: whether a tree's source says that it is empty, and who is in it where nobody tells.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::identity::{Identity, Sameness};
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::state::{ExitStatus, State};
+use crate::sys::{self, Report};
+use crate::tree::engine::Inner;
+use crate::tree::evidence;
+use crate::tree::follow::{Pin, Source, Word};
+use crate::tree::hear::{bare, is_bare};
+use crate::tree::lineage::{Details, Input, Row};
+
+/// How often a scan is tried at once, while others fork.
+const TRIES: usize = 4;
+/// A scan takes at most this share of one processor: one in so many.
+const SHARE: u32 = 20;
+/// A start is stamped before it is told, and processors do not agree on the time to the tick.
+const STAMPED: u64 = 2;
+const SOON: Duration = Duration::from_millis(1);
+const LATEST: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// Looks at a tree: what its source says, who is in it if nobody tells, and whether it is empty. `scan`: also reads
+    /// the process table where that is what it takes.
+    pub(super) fn look(&mut self, key: u64, scan: bool) {
+        if self.tree(key).emptied.is_some() {
+            return;
+        }
+        let follow = self.tree(key);
+        let scan =
+            scan && (matches!(follow.source, Source::Poll { .. }) || follow.fed && follow.lineage.is_lost());
+        let mut looked = match &follow.source {
+            Source::Cgroup(_) => self.look_at_cgroup(key),
+            Source::Subreaper { .. } => self.look_at_helper(key),
+            Source::Connector | Source::Poll { .. } | Source::Over(_) => Ok(()),
+        };
+        if scan && looked.is_ok() {
+            looked = self.scan(key);
+        }
+        if let Err(error) = looked {
+            let follow = self.tree(key);
+            follow.fail(error);
+            if follow.due().is_none() {
+                follow.look_after(LATEST / 10);
+            }
+        }
+    }
+
+    /// After an end that the connector told.
+    pub(super) fn check_source(&mut self, key: u64) {
+        let follow = self.tree(key);
+        if matches!(follow.source, Source::Cgroup(_)) && follow.lineage.len() == 0 {
+            self.look(key, false);
+        }
+    }
+
+    pub(super) fn look_at_cgroup(&mut self, key: u64) -> Result<()> {
+        // The last one leaves its cgroup moments after its end has been told (trap 3 is about the wake-up, which is later).
+        for _ in 0..64 {
+            let follow = self.tree(key);
+            let Source::Cgroup(cgroup) = &follow.source else { return Ok(()) };
+            if !cgroup.is_populated()? {
+                self.hear_connector_of(key);
+                return self.settle(key);
+            }
+            let known = follow.lineage.len() > 0;
+            if known && follow.fed {
+                return Ok(());
+            }
+            let listed = cgroup.members()?;
+            if self.find(key, &listed)? || known {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+        self.tree(key).look_after(SOON);
+        Ok(())
+    }
+
+    /// The kernel says that nobody is left. Members that were moved elsewhere can be, and of others the end is about to
+    /// be told.
+    fn settle(&mut self, key: u64) -> Result<()> {
+        let members: Vec<Identity> = self.tree(key).members().collect();
+        let mut alive = false;
+        for member in members {
+            let ended = match self.open_member(key, &member)? {
+                Some(process) if process.state()? == State::Running => None,
+                Some(process) => Some(process.handle.exit_status()),
+                None => Some(ExitStatus::Unknown),
+            };
+            match ended {
+                None => alive = true,
+                // The connector will say how; if it has lost that, the next count says that it has ended.
+                Some(_) if self.tree(key).fed => {
+                    alive = true;
+                    self.tree(key).look_after(SOON);
+                }
+                Some(status) => self.step(key, Input::Ended { pid: member.pid(), status }, sys::monotonic()),
+            }
+        }
+        if !alive {
+            self.finish(key, sys::monotonic());
+        }
+        Ok(())
+    }
+
+    /// A member, pinned; `None` if it has ended and been reaped.
+    pub(super) fn open_member(&mut self, key: u64, member: &Identity) -> Result<Option<Process>> {
+        if let Some(pin) = self.tree(key).pins.get(&member.pid()) {
+            return Ok(Some(pin.process.clone()));
+        }
+        let process = match Process::open(member.pid()) {
+            Ok(process) => process,
+            Err(error) if error.is_gone() || error.is_thread() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(match process.handle.identity(false).same_process(member) {
+            Sameness::Same => Some(process),
+            Sameness::Different => None,
+            Sameness::Unknown if is_bare(member) => None,
+            // Its end has not been told: nobody else has its PID.
+            Sameness::Unknown => Some(process),
+        })
+    }
+
+    fn look_at_helper(&mut self, key: u64) -> Result<()> {
+        let mut reports = Vec::new();
+        let follow = self.tree(key);
+        let fed = follow.fed;
+        let Source::Subreaper { helper, process, word } = &mut follow.source else { return Ok(()) };
+        let process = process.clone();
+        match helper {
+            _ if *word != Word::Waiting => {}
+            Some(helper) => helper.read(&mut reports)?,
+            // It said its words to a tracker that has ended; its own end is the last of them.
+            None => match process.wait(Some(Duration::ZERO))? {
+                Some(ExitStatus::Signal(_)) => reports.push(Report::Lost),
+                Some(status) => {
+                    // It mirrors the root's, and signals as shells do.
+                    if matches!(status, ExitStatus::Code(0..=127)) {
+                        follow.root_status.get_or_insert(status);
+                    }
+                    reports.push(Report::Empty { at: sys::monotonic() });
+                }
+                None => {}
+            },
+        }
+        for report in reports {
+            match report {
+                Report::Ended { pid, status, at } => {
+                    let follow = self.tree(key);
+                    if follow.root.pid() == pid {
+                        follow.root_ended(status);
+                    }
+                    // The helper has adopted, and reaped, processes that nobody had seen; a PID among them can be a
+                    // member's by now.
+                    let alive = |pin: &Pin| matches!(pin.process.state(), Ok(State::Running));
+                    if !fed && !follow.pins.get(&pid).is_some_and(alive) {
+                        self.step(key, Input::Ended { pid, status }, at);
+                    }
+                }
+                // Of orphans, which are looked for below.
+                Report::Dropped(_) => {}
+                Report::Empty { .. } => self.tree(key).helper_said(Word::Empty),
+                Report::Lost => self.tree(key).helper_said(Word::Lost),
+            }
+        }
+        match &self.tree(key).source {
+            Source::Subreaper { word: Word::Empty, .. } => {
+                self.hear_connector_of(key);
+                self.settle(key)
+            }
+            Source::Subreaper { word: Word::Waiting, .. } if !fed => match process.descendants() {
+                Ok(family) => self.found(key, &family),
+                Err(error) if error.is_gone() => Ok(()),
+                Err(error) => Err(error),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// What the connector has told by now of the last ones, before the end is told.
+    fn hear_connector_of(&mut self, key: u64) {
+        if self.tree(key).fed {
+            self.hear_connector();
+        }
+    }
+
+    /// Pins those of these that are in the cgroup still, and lets the machine know. Returns whether one of them lives.
+    pub(super) fn find(&mut self, key: u64, listed: &[Pid]) -> Result<bool> {
+        let mut fresh = Vec::new();
+        let mut lives = false;
+        for &pid in listed {
+            let follow = self.tree(key);
+            if let Some(pin) = follow.pins.get(&pid) {
+                lives |= pin.process.state()? == State::Running;
+                continue;
+            }
+            match Process::open(pid) {
+                Ok(process) => fresh.push(process),
+                Err(error) if error.is_gone() || error.is_thread() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(lives);
+        }
+        // Listed again while pinned, and not reaped after that: it is the pinned process that is in there.
+        let Source::Cgroup(cgroup) = &self.tree(key).source else { return Ok(lives) };
+        let again = cgroup.members()?;
+        let mut family = Vec::new();
+        for process in fresh {
+            if again.contains(&process.pid()) && process.state()? == State::Running {
+                lives = true;
+                family.push(process);
+            }
+        }
+        self.found(key, &family)?;
+        Ok(lives)
+    }
+
+    /// These are members, by the kernel's word.
+    pub(super) fn found(&mut self, key: u64, family: &[Process]) -> Result<()> {
+        let at = sys::monotonic();
+        for process in family {
+            let known = self.tree(key).lineage.member(process.pid()).is_some();
+            if known || process.state()? != State::Running {
+                continue;
+            }
+            let parent = process.handle.ppid()?;
+            self.step(key, Input::Found { member: process.handle.identity(false), parent }, at);
+        }
+        Ok(())
+    }
+
+    /// Reads the process table until that proves something, a few times; and again later if it does not.
+    pub(super) fn scan(&mut self, key: u64) -> Result<()> {
+        const TRIED: &str = "scan for the members of a process tree";
+        let started = Instant::now();
+        let mut proven = false;
+        for _ in 0..TRIES {
+            let began = sys::ticks_at(sys::monotonic());
+            let Some(before) = sys::fork_count()? else {
+                return Err(Error::unsupported(
+                    None,
+                    TRIED,
+                    "nobody counts forks here (/proc/stat): no scan can be proven",
+                ));
+            };
+            // Everything that was forked before has been told by now.
+            self.hear_connector_of(key);
+            if self.tree(key).emptied.is_some() {
+                return Ok(());
+            }
+            let mut table: Vec<Row> = Vec::with_capacity(256);
+            sys::scan(|pid, parent| table.push(Row { pid, parent }))?;
+            let evident = evidence::search(self.tree(key), &table)?;
+            if sys::fork_count()? == Some(before) {
+                let known = self.tree(key).seen;
+                self.scanned(key, &table, &evident, began)?;
+                let follow = self.tree(key);
+                // Whoever it has found may have forked before the connector was told to follow it.
+                let open = follow.fed && follow.seen > known && follow.emptied.is_none();
+                if open && sys::fork_count()? != Some(before) {
+                    let since = began.saturating_sub(STAMPED);
+                    self.step(key, Input::Lost { since }, sys::monotonic());
+                    continue;
+                }
+                proven = true;
+                break;
+            }
+            self.walk(key)?;
+        }
+        let follow = self.tree(key);
+        if follow.emptied.is_some() {
+            return Ok(());
+        }
+        let cost = started.elapsed() / if proven { 1 } else { TRIES as u32 };
+        let next = match &mut follow.source {
+            Source::Poll { pause } => {
+                *pause = (cost * SHARE).clamp(SOON * 10, LATEST);
+                Some(*pause)
+            }
+            _ if proven => None,
+            _ => Some((cost * SHARE).clamp(SOON, LATEST)),
+        };
+        follow.set_due(next.map(|pause| Instant::now() + pause));
+        Ok(())
+    }
+
+    /// A proven table.
+    pub(super) fn scanned(&mut self, key: u64, table: &[Row], evident: &[Process], began: u64) -> Result<()> {
+        self.found(key, evident)?;
+        let at = sys::monotonic();
+        let mut trouble = None;
+        let mut details = |pid: Pid| match details_of(pid) {
+            Ok(details) => details,
+            Err(error) => {
+                trouble = Some(error);
+                // Not to be told from a member: it holds emptiness back.
+                Some(Details { identity: bare(pid), session: None, ended: false })
+            }
+        };
+        self.step(key, Input::Scanned { table, details: &mut details, began }, at);
+        if let Some(error) = trouble {
+            return Err(error);
+        }
+        self.mind_all(key)?;
+        let follow = self.tree(key);
+        if follow.emptied.is_none() && matches!(follow.source, Source::Poll { .. }) {
+            // Whatever is forked from now on is not told by anybody.
+            self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, at);
+        }
+        Ok(())
+    }
+
+    /// Members that are proven one by one, where no table can be.
+    pub(super) fn walk(&mut self, key: u64) -> Result<()> {
+        let members: Vec<Identity> = self.tree(key).lineage.members().copied().collect();
+        for member in members {
+            let family = match Process::reopen(&member).and_then(|process| process.descendants()) {
+                Ok(family) => family,
+                Err(error) if error.is_gone() || error.is_unsupported() => continue,
+                Err(error) => return Err(error),
+            };
+            self.found(key, &family)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever is, or may be, a member has to be heard of: after a loss nobody may be.
+    fn mind_all(&mut self, key: u64) -> Result<()> {
+        let lineage = &self.tree(key).lineage;
+        let all: Vec<Identity> = lineage.members().chain(lineage.suspects()).copied().collect();
+        all.iter().try_for_each(|one| self.mind(key, one))
+    }
+}
+
+/// The tick until which everything is told that the kernel has told by this moment of the monotonic clock.
+pub(super) fn told_until(monotonic: u64) -> u64 {
+    sys::ticks_at(monotonic).saturating_sub(STAMPED)
+}
+
+fn details_of(pid: Pid) -> Result<Option<Details>> {
+    let process = match Process::open(pid) {
+        Ok(process) => process,
+        Err(error) if error.is_gone() || error.is_thread() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let session = sys::session_of(pid);
+    let identity = *process.identity();
+    Ok(match process.state()? {
+        State::Gone => None,
+        state => Some(Details { identity, session, ended: state == State::Zombie }),
+    })
+}

@@ -1,0 +1,204 @@
+//! A root, everything it started, until empty.
+
+mod begin;
+mod builder;
+mod child;
+mod coverage;
+mod engine;
+mod event;
+mod evidence;
+mod follow;
+mod hear;
+mod kill;
+mod lineage;
+mod look;
+mod state;
+
+use std::os::fd::BorrowedFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::identity::Identity;
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::signal::Signal;
+
+pub use builder::{Backend, Evidence, OnTrackerDeath, TreeBuilder};
+pub use child::TreeChild;
+pub use event::{Coverage, Emptied, Promise, TreeEvent};
+pub use state::TreeState;
+
+/// A process and everything that it started, daemons and orphans included, until all of it has ended.
+///
+/// Once a member, a process stays one until its own end, whoever its parent becomes. A zombie has ended. *Empty* is said
+/// exactly once, when the last member has ended; never from a scan that may have missed one, and never because
+/// something could not be read. What can be promised depends on the machine: [`coverage`](Tree::coverage) says it.
+///
+/// `Send` and `Sync`, and cheap to clone: clones are the same tree. All trees of a process share one thread, which
+/// sleeps in the kernel while nothing happens, and ends with the last tree. When all clones are dropped, the tree is no
+/// longer followed; nothing happens to its members (except as [`OnTrackerDeath`] says). A child of fork(2) must
+/// not use its parent's trees.
+///
+/// # Example: wait for a command and for all that it leaves behind
+///
+/// ```
+/// use std::process::Command;
+/// use pidigree::Tree;
+///
+/// // The shell ends at once; what it started does not.
+/// let (tree, mut child) = Tree::spawn(Command::new("sh").args(["-c", "sleep 0.1 & exit 3"]))?;
+/// let emptied = tree.wait_empty(None)?.expect("no timeout was set");
+/// assert_eq!(emptied.status, pidigree::ExitStatus::Code(3));
+/// assert_eq!(child.wait()?, emptied.status);
+/// # Ok::<(), pidigree::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tree {
+    follower: Arc<engine::Follower>,
+}
+
+impl Tree {
+    /// Spawns a command as the root of a new tree, and follows it from its first instruction.
+    ///
+    /// The command keeps an inert hook (as of `CommandExt::pre_exec`) and can be spawned again. With
+    /// [`Backend::Subreaper`] its parent is a helper process, and no longer the caller.
+    ///
+    /// # Errors
+    ///
+    /// Those of spawning: the program is not found, say. [`is_unsupported`](crate::Error::is_unsupported) if no backend
+    /// works here. Nothing is left running after an error.
+    pub fn spawn(command: &mut Command) -> Result<(Tree, TreeChild)> {
+        Tree::builder().spawn(command)
+    }
+
+    /// Follows a process that runs already, and all that descends from it now or will.
+    ///
+    /// # Races
+    ///
+    /// What the root started and what was orphaned *before* this call cannot be linked to it any more, unless it is in a
+    /// session that a member made, or carries other [`Evidence`]. What happens *during* the call is closed by scanning
+    /// after subscribing to events, until a scan finds nothing new.
+    ///
+    /// # Errors
+    ///
+    /// [`is_gone`](crate::Error::is_gone) if the root has ended; [`is_unsupported`](crate::Error::is_unsupported) if no
+    /// backend works here.
+    pub fn attach(root: &Process) -> Result<Tree> {
+        Tree::builder().attach(root)
+    }
+
+    /// Begins to configure a tree otherwise than by default.
+    pub fn builder() -> TreeBuilder {
+        TreeBuilder::default()
+    }
+
+    /// Returns by what means it is followed; never [`Backend::Auto`].
+    pub fn backend(&self) -> Backend {
+        self.follower.backend()
+    }
+
+    /// Returns what can be promised about this tree, and why.
+    pub fn coverage(&self) -> Coverage {
+        self.follower.coverage()
+    }
+
+    /// Returns the root.
+    pub fn root(&self) -> Identity {
+        self.follower.root()
+    }
+
+    /// Returns the members that have not ended, in no particular order.
+    ///
+    /// # Cost
+    ///
+    /// Takes in what the kernel has told meanwhile. Where it tells nothing of members
+    /// ([`Coverage::members`] is `BestEffort`), one look at each list of processes.
+    pub fn members(&self) -> Vec<Identity> {
+        self.follower.members()
+    }
+
+    /// Returns whether the process that has this PID now is a member. One that was forked before the call counts.
+    ///
+    /// # Errors
+    ///
+    /// Those of looking at a process; one that is not there is no member.
+    pub fn contains(&self, pid: Pid) -> Result<bool> {
+        self.follower.contains(pid)
+    }
+
+    /// Returns whether all members have ended.
+    pub fn is_empty(&self) -> bool {
+        self.follower.emptied().is_some()
+    }
+
+    /// Waits for the next event and takes it; `None` if the time was up before. `timeout`: `None` waits for ever, zero
+    /// only looks. After [`Empty`](TreeEvent::Empty) has been taken there are none: then it returns `None` at once.
+    ///
+    /// Events wait to be taken, up to 65,536 of them; beyond that the oldest are dropped and
+    /// [`Skipped`](TreeEvent::Skipped) says how many.
+    ///
+    /// # Errors
+    ///
+    /// Trouble in following the tree is reported once, by whoever waits; the tree goes on being followed as far as that
+    /// is possible, and is not empty because of it. [`is_unsupported`](crate::Error::is_unsupported) if it cannot be followed any more, as when
+    /// somebody killed the helper of [`Backend::Subreaper`].
+    pub fn next_event(&self, timeout: Option<Duration>) -> Result<Option<TreeEvent>> {
+        self.follower.next_event(timeout)
+    }
+
+    /// Returns a descriptor that is readable while there are events to take, or trouble to be told: for epoll, mio,
+    /// tokio, and loops that wait for signals as well. Only to be waited on.
+    ///
+    /// # Errors
+    ///
+    /// [`is_limit`](crate::Error::is_limit) if no descriptor was free. The first call makes it.
+    pub fn event_fd(&self) -> Result<BorrowedFd<'_>> {
+        self.follower.event_fd()
+    }
+
+    /// Waits until every member has ended; `None` if the time was up before. `timeout`: `None` waits for ever, zero only
+    /// looks. Takes no events.
+    ///
+    /// # Errors
+    ///
+    /// As [`next_event`](Tree::next_event). An error never means that the tree is empty.
+    pub fn wait_empty(&self, timeout: Option<Duration>) -> Result<Option<Emptied>> {
+        self.follower.wait_empty(timeout)
+    }
+
+    /// Sends a signal to every member, to those as well that are forked meanwhile, and to nobody else; returns to how
+    /// many. It comes back when no member is left that has not been sent it.
+    ///
+    /// SIGKILL is sent to a stopped tree, or to its cgroup as a whole, so that a tree that forks as fast as it can does
+    /// not outrun it.
+    ///
+    /// # Errors
+    ///
+    /// [`is_denied`](crate::Error::is_denied) if a member may not be signalled by this user; all others have been.
+    /// [`is_unstable`](crate::Error::is_unstable) if, with another signal than SIGKILL, there was no end of new members.
+    pub fn kill(&self, signal: Signal) -> Result<usize> {
+        kill::kill(&self.follower, signal)
+    }
+
+    /// Returns what a successor needs to go on following the tree after this process has ended, however it ends: save it
+    /// soon and keep it in a file. It stays valid for as long as the tree lives; members that joined after it was
+    /// saved are found again as [`adopt`](Tree::adopt) says.
+    pub fn save(&self) -> TreeState {
+        self.follower.save()
+    }
+
+    /// Goes on following a tree that another process, or an earlier one, followed.
+    ///
+    /// On `Cgroup` and `Subreaper` nothing is lost meanwhile but the events. On `ProcConnector` and `Poll`, the events between
+    /// the end of the one and the start of the other are missing: it is resynchronised from a proven scan, and orphans
+    /// that were forked meanwhile hold back emptiness without being members ([`TreeEvent::Resynced`]).
+    ///
+    /// # Errors
+    ///
+    /// [`is_foreign`](crate::Error::is_foreign) for a state of another PID namespace or boot.
+    pub fn adopt(state: &TreeState) -> Result<Tree> {
+        begin::adopt(state)
+    }
+}
