@@ -11,6 +11,7 @@
 //! | `parent_of` | the parent's PID of whatever process has this PID |
 //! | `process_of_thread`, `process_of_peer` | who owns a thread id, who opened the other end of a socket |
 //! | `scan`, `fork_count` | the process table in one pass, and the counter that stands still if nothing was created |
+//! | `listing`, `forks` | the PIDs alone, and whether any was given meanwhile |
 //! | `world` | what does not change while this process lives: boot, PID namespace, what the kernel offers |
 //! | `age` | how long ago a start time was |
 //! | `Cgroup` | a fresh cgroup for one tree: whoever is forked in it is in it, and it says itself when it is empty |
@@ -33,8 +34,8 @@ compile_error!("pidigree does not know this operating system yet; PLATFORM.md li
 pub(crate) mod reactor;
 
 pub(crate) use backend::{
-    Cgroup, Connector, Flag, Handle, Helper, Interest, Notice, OnDeath, Poller, Registration, Report,
-    Selector, Since, Step, age, capabilities, children_of, fork_count, is_fd_limit, is_subreaper, monotonic,
-    parent_of, process_of_peer, process_of_thread, scan, session_of, signal_name, signal_number, spawn_held,
-    spawn_quiet, ticks_at, world,
+    Cgroup, Connector, Flag, Forks, Handle, Helper, Interest, Notice, OnDeath, Poller, Registration, Report,
+    Selector, Since, Step, adopts_orphans, age, capabilities, children_of, fork_count, forks, is_fd_limit,
+    listing, monotonic, parent_of, process_of_peer, process_of_thread, scan, session_of, signal_name,
+    signal_number, spawn_held, spawn_quiet, ticks_at, world,
 };

@@ -20,7 +20,7 @@ use crate::tree::engine::{Engine, Follower, Locked};
 use crate::tree::evidence::Proof;
 use crate::tree::follow::{Follow, Source, Word};
 use crate::tree::lineage::{Input, Lineage};
-use crate::tree::look::told_until;
+use crate::tree::look::{forks, told_until};
 use crate::tree::state::{Kept, TreeState};
 
 const SPAWN: &str = "spawn the root of a tree";
@@ -196,14 +196,7 @@ impl<'a> Begun<'a> {
     }
 
     fn poll(&self) -> Result<Source> {
-        match sys::fork_count()? {
-            Some(_) => Ok(Source::Poll { pause: Duration::ZERO }),
-            None => Err(Error::unsupported(
-                None,
-                "scan for the members of a process tree",
-                "nobody counts forks here (/proc/stat), so that no scan can be proven",
-            )),
-        }
+        forks().map(|_| Source::Poll { pause: Duration::ZERO })
     }
 
     /// The root is a child of this process, and held until it has been entered.
@@ -304,7 +297,7 @@ impl<'a> Begun<'a> {
         let members: Vec<Identity> =
             follow.lineage.members().chain(follow.lineage.suspects()).copied().collect();
         let mut inner = self.lock();
-        inner.put(&self.follower.engine.selector, key, follow)?;
+        inner.put(&self.follower.engine.selector, key, follow, self.builder.event_buffer)?;
         inner.step(key, Input::Lost { since: state.since }, self.began);
         for member in members {
             match Process::reopen(&member) {
@@ -351,7 +344,7 @@ impl<'a> Begun<'a> {
         follow.seen = state.members;
         let key = self.follower.key;
         let mut inner = self.lock();
-        inner.put(&self.follower.engine.selector, key, follow)?;
+        inner.put(&self.follower.engine.selector, key, follow, self.builder.event_buffer)?;
         inner.finish(key, self.began);
         drop(inner);
         Ok(self.tree())
@@ -363,7 +356,7 @@ impl<'a> Begun<'a> {
         let mut lineage = Lineage::new(root, exclude);
         let mut adopters = ancestry::ancestors_of(top)?;
         adopters.push(top);
-        if !sys::is_subreaper() {
+        if !sys::adopts_orphans() {
             // Nobody's orphans come to us: our children are our own.
             adopters.retain(|pid| *pid != Pid::current());
         }
@@ -400,7 +393,7 @@ impl<'a> Begun<'a> {
         follow.set_due(is_polled.then(Instant::now));
         let selector = &self.follower.engine.selector;
         let mut inner = self.lock();
-        inner.put(selector, key, follow)?;
+        inner.put(selector, key, follow, self.builder.event_buffer)?;
         if is_polled {
             // Nothing that happens is told by anybody.
             inner.step(key, Input::Lost { since: told_until(self.began) }, self.began);

@@ -275,7 +275,17 @@ impl Inner {
     }
 
     /// Puts a tree in.
-    pub(super) fn put(&mut self, selector: &Selector, key: u64, follow: Follow) -> Result<()> {
+    pub(super) fn put(
+        &mut self,
+        selector: &Selector,
+        key: u64,
+        follow: Follow,
+        buffer: Option<usize>,
+    ) -> Result<()> {
+        if follow.fed {
+            // The last tree that used it may have gone since it was found to work.
+            self.connect(selector, buffer)?;
+        }
         match &follow.source {
             Source::Cgroup(cgroup) => selector.add(cgroup.events(), key, Interest::Changed)?,
             Source::Subreaper { helper: Some(helper), .. } => {
@@ -322,7 +332,6 @@ impl Inner {
             self.told.remove(&(pid, key));
             self.forget_if_untold(pid);
         }
-        self.disconnect_if_unused(selector);
         if let Some(cgroup) = follow.take_cgroup() {
             // Empty, it goes with the last of its owners; else it is ours to remove later, as long as we are there.
             if matches!(cgroup.is_populated(), Ok(true))
@@ -518,6 +527,7 @@ impl Drop for Follower {
         // Whose PIDs are to be forgotten should be as new as can be.
         inner.hear_connector();
         let follow = inner.remove(&self.engine.selector, self.key);
+        inner.disconnect_if_unused(&self.engine.selector);
         drop(inner);
         // Outside the lock: it may reap, and remove a directory.
         drop(follow);

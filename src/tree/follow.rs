@@ -139,6 +139,18 @@ impl Follow {
         self.outputs = outputs;
     }
 
+    /// The machine, and what it has answered.
+    pub(super) fn replace(
+        &mut self,
+        lineage: Lineage,
+        mut outputs: Vec<Output>,
+        at: u64,
+        changes: &mut Vec<Change>,
+    ) {
+        self.lineage = lineage;
+        self.publish(&mut outputs, at, changes);
+    }
+
     /// The kernel has said that it is empty.
     pub(super) fn finish(&mut self, at: u64, changes: &mut Vec<Change>) {
         let mut outputs = std::mem::take(&mut self.outputs);
@@ -167,6 +179,11 @@ impl Follow {
                 // The name is not for the machine to know: see `executed`.
                 Output::Executed { .. } => {}
                 Output::Left { member, status } => {
+                    // The machine knows that it has ended; how, the pin does.
+                    let status = match (status, self.pins.get(&member.pid())) {
+                        (ExitStatus::Unknown, Some(pin)) => pin.process.handle.exit_status(),
+                        (status, _) => status,
+                    };
                     changes.push(Change::Left(member));
                     if hidden == Some(member.pid()) {
                         continue;

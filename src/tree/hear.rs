@@ -11,7 +11,7 @@ use crate::state::ExitStatus;
 use crate::sys::{self, Notice};
 use crate::tree::engine::Inner;
 use crate::tree::follow::{Change, Pin, Source};
-use crate::tree::lineage::Input;
+use crate::tree::lineage::{Input, Lineage, Output};
 use crate::tree::look::told_until;
 use crate::watch::Exited;
 
@@ -225,6 +225,14 @@ impl Inner {
         let mut changes = std::mem::take(&mut self.changes);
         self.tree(key).step(input, at, &mut changes);
         self.apply(key, &mut changes, told);
+        self.changes = changes;
+    }
+
+    /// The machine has answered on a copy, which takes its place.
+    pub(super) fn replace(&mut self, key: u64, lineage: Lineage, outputs: Vec<Output>, at: u64) {
+        let mut changes = std::mem::take(&mut self.changes);
+        self.tree(key).replace(lineage, outputs, at, &mut changes);
+        self.apply(key, &mut changes, false);
         self.changes = changes;
     }
 

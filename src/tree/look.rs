@@ -1,5 +1,6 @@
 //! What is asked of the kernel: whether a tree's source says that it is empty, and who is in it where nobody tells.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::tree::hear::{bare, is_bare};
 use crate::tree::lineage::{Details, Input, Row};
 
 /// How often a scan is tried at once, while others fork.
-const TRIES: usize = 4;
+const TRIES: usize = 16;
 /// A scan takes at most this share of one processor: one in so many.
 const SHARE: u32 = 20;
 /// A start is stamped before it is told, and processors do not agree on the time to the tick.
@@ -238,64 +239,85 @@ impl Inner {
     }
 
     /// Reads the process table until that proves something, a few times; and again later if it does not.
+    ///
+    /// Reading who is whose takes long, and somebody may be forked meanwhile. So that is done first; what has to be done
+    /// while nobody is forked is to list who is there now, and to ask those that are new.
     pub(super) fn scan(&mut self, key: u64) -> Result<()> {
-        const TRIED: &str = "scan for the members of a process tree";
         let started = Instant::now();
+        let first = forks()?;
+        let mut parents = HashMap::new();
+        sys::scan(|pid, parent| {
+            parents.insert(pid, parent);
+        })?;
         let mut proven = false;
         for _ in 0..TRIES {
+            let before = forks()?;
+            if !before.reuse_none_since(&first) {
+                break;
+            }
             let began = sys::ticks_at(sys::monotonic());
-            let Some(before) = sys::fork_count()? else {
-                return Err(Error::unsupported(
-                    None,
-                    TRIED,
-                    "nobody counts forks here (/proc/stat): no scan can be proven",
-                ));
-            };
             // Everything that was forked before has been told by now.
             self.hear_connector_of(key);
             if self.tree(key).emptied.is_some() {
                 return Ok(());
             }
-            let mut table: Vec<Row> = Vec::with_capacity(256);
-            sys::scan(|pid, parent| table.push(Row { pid, parent }))?;
-            let evident = evidence::search(self.tree(key), &table)?;
-            if sys::fork_count()? == Some(before) {
-                let known = self.tree(key).seen;
-                self.scanned(key, &table, &evident, began)?;
-                let follow = self.tree(key);
-                // Whoever it has found may have forked before the connector was told to follow it.
-                let open = follow.fed && follow.seen > known && follow.emptied.is_none();
-                if open && sys::fork_count()? != Some(before) {
-                    let since = began.saturating_sub(STAMPED);
-                    self.step(key, Input::Lost { since }, sys::monotonic());
-                    continue;
-                }
-                proven = true;
-                break;
+            let known = self.tree(key).seen;
+            if !self.scan_once(key, &mut parents, &before, began)? {
+                continue;
             }
-            self.walk(key)?;
+            self.mind_all(key)?;
+            // Whoever was found may have forked before the connector was told to follow it.
+            let follow = self.tree(key);
+            let grown = follow.fed && follow.seen > known && follow.emptied.is_none();
+            if grown && !forks()?.none_since(&before) {
+                self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, sys::monotonic());
+                continue;
+            }
+            proven = true;
+            break;
         }
-        let follow = self.tree(key);
-        if follow.emptied.is_some() {
+        if self.tree(key).emptied.is_some() {
             return Ok(());
         }
-        let cost = started.elapsed() / if proven { 1 } else { TRIES as u32 };
-        let next = match &mut follow.source {
-            Source::Poll { pause } => {
-                *pause = (cost * SHARE).clamp(SOON * 10, LATEST);
-                Some(*pause)
+        if !proven {
+            self.walk(key)?;
+        }
+        let pause = (started.elapsed() * SHARE).clamp(SOON * 10, LATEST);
+        let follow = self.tree(key);
+        let again = match &mut follow.source {
+            Source::Poll { pause: kept } => {
+                *kept = pause;
+                true
             }
-            _ if proven => None,
-            _ => Some((cost * SHARE).clamp(SOON, LATEST)),
+            _ => !proven,
         };
-        follow.set_due(next.map(|pause| Instant::now() + pause));
+        follow.set_due(again.then(|| Instant::now() + pause));
         Ok(())
     }
 
-    /// A proven table.
-    pub(super) fn scanned(&mut self, key: u64, table: &[Row], evident: &[Process], began: u64) -> Result<()> {
-        self.found(key, evident)?;
-        let at = sys::monotonic();
+    /// One table, in which nobody was forked from `before` until its last question was answered; or false, and nothing
+    /// has come of it. `parents`: of whoever was listed before.
+    fn scan_once(
+        &mut self,
+        key: u64,
+        parents: &mut HashMap<Pid, Option<Pid>>,
+        before: &sys::Forks,
+        began: u64,
+    ) -> Result<bool> {
+        let mut table = Vec::with_capacity(parents.len());
+        for pid in sys::listing()? {
+            let parent = match parents.get(&pid) {
+                Some(parent) => *parent,
+                None => match sys::parent_of(pid) {
+                    Ok(parent) => *parents.entry(pid).or_insert(parent),
+                    Err(error) if error.is_gone() || error.is_thread() || error.is_denied() => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            table.push(Row { pid, parent });
+        }
+        let evident = evidence::search(self.tree(key), &table)?;
+        self.found(key, &evident)?;
         let mut trouble = None;
         let mut details = |pid: Pid| match details_of(pid) {
             Ok(details) => details,
@@ -305,17 +327,24 @@ impl Inner {
                 Some(Details { identity: bare(pid), session: None, ended: false })
             }
         };
-        self.step(key, Input::Scanned { table, details: &mut details, began }, at);
+        // What is asked for by the way has to be of the same moment: so it is tried on a copy first.
+        let mut tried = self.tree(key).lineage.clone();
+        let mut outputs = Vec::new();
+        tried.step(Input::Scanned { table: &table, details: &mut details, began }, &mut outputs);
         if let Some(error) = trouble {
             return Err(error);
         }
-        self.mind_all(key)?;
+        if !forks()?.none_since(before) {
+            return Ok(false);
+        }
+        let at = sys::monotonic();
+        self.replace(key, tried, outputs, at);
         let follow = self.tree(key);
         if follow.emptied.is_none() && matches!(follow.source, Source::Poll { .. }) {
             // Whatever is forked from now on is not told by anybody.
             self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, at);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Members that are proven one by one, where no table can be.
@@ -338,6 +367,17 @@ impl Inner {
         let all: Vec<Identity> = lineage.members().chain(lineage.suspects()).copied().collect();
         all.iter().try_for_each(|one| self.mind(key, one))
     }
+}
+
+/// How far the creation of processes has come; an error where nobody counts.
+pub(super) fn forks() -> Result<sys::Forks> {
+    sys::forks()?.ok_or_else(|| {
+        Error::unsupported(
+            None,
+            "scan for the members of a process tree",
+            "nobody counts forks here (/proc/stat), so that no scan can be proven",
+        )
+    })
 }
 
 /// The tick until which everything is told that the kernel has told by this moment of the monotonic clock.

@@ -8,6 +8,7 @@ use nix::sys::stat::{Mode, fstatat};
 
 use crate::error::{Error, Result};
 use crate::parse::proc_stat;
+use crate::pid::Pid;
 use crate::sys::backend::handle::{Handle, Kind};
 use crate::sys::backend::procfs::{self, ProcPath};
 
@@ -60,8 +61,9 @@ impl Handle {
     }
 }
 
-/// Whether orphans below this process are given to it (PR_SET_CHILD_SUBREAPER).
-pub(crate) fn is_subreaper() -> bool {
+/// Whether orphans are given to this process: as a subreaper (PR_SET_CHILD_SUBREAPER), or as the first of its PID
+/// namespace.
+pub(crate) fn adopts_orphans() -> bool {
     // Who cannot tell must expect them.
-    nix::sys::prctl::get_child_subreaper().unwrap_or(true)
+    Pid::current().get() == 1 || nix::sys::prctl::get_child_subreaper().unwrap_or(true)
 }

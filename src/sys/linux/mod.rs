@@ -20,7 +20,7 @@ mod table;
 mod thread;
 mod world;
 
-pub(crate) use about::is_subreaper;
+pub(crate) use about::adopts_orphans;
 pub(crate) use capabilities::capabilities;
 pub(crate) use cgroup::Cgroup;
 pub(crate) use connector::{Connector, Notice};
@@ -31,7 +31,7 @@ pub(crate) use spawn::spawn_held;
 pub(crate) use step::{Since, Step, session_of};
 pub(crate) use subreaper::{Helper, OnDeath, Report};
 pub(crate) use syscall::is_fd_limit;
-pub(crate) use table::{children_of, fork_count, parent_of, scan};
+pub(crate) use table::{Forks, children_of, fork_count, forks, listing, parent_of, scan};
 pub(crate) use thread::{process_of_peer, process_of_thread};
 pub(crate) use world::{age, monotonic, ticks_at, world};
 

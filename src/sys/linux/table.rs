@@ -70,6 +70,57 @@ pub(crate) fn fork_count() -> Result<Option<u64>> {
     }
 }
 
+/// How far the creation of processes has come, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forks {
+    /// On this machine.
+    count: u64,
+    /// The PID that was given last in our PID namespace, where that is told.
+    last: Option<u64>,
+}
+
+/// `None` where nobody counts.
+pub(crate) fn forks() -> Result<Option<Forks>> {
+    let last = number_in(c"/proc/sys/kernel/ns_last_pid");
+    Ok(fork_count()?.map(|count| Forks { count, last }))
+}
+
+impl Forks {
+    /// Whether nobody was created in our PID namespace since `before`: nobody on the machine, or no PID was given here.
+    pub(crate) fn none_since(&self, before: &Forks) -> bool {
+        let none_here = || before.last.is_some() && before.last == self.last && self.reuse_none_since(before);
+        self.count == before.count || none_here()
+    }
+
+    /// Whether no PID can have been given twice since `before`: they are given in ascending order, all round, and there
+    /// were not forks enough for a whole round. (Whoever may write ns_last_pid can break that.)
+    pub(crate) fn reuse_none_since(&self, before: &Forks) -> bool {
+        // RESERVED_PIDS: where the second round begins.
+        const RESERVED: u64 = 300;
+        let Some(most) = number_in(c"/proc/sys/kernel/pid_max") else { return false };
+        // A count of 16 bits is all that sysinfo(2) has.
+        let tasks = if most <= u64::from(u16::MAX) {
+            nix::sys::sysinfo::sysinfo().ok().map(|info| u64::from(info.process_count()))
+        } else {
+            number_in(c"/proc/sys/kernel/threads-max")
+        };
+        tasks.is_some_and(|tasks| self.count - before.count + tasks + RESERVED < most)
+    }
+}
+
+fn number_in(path: &std::ffi::CStr) -> Option<u64> {
+    procfs::read_all(path).ok().and_then(|text| parse::decimal(text.strip_suffix(b"\n")?))
+}
+
+/// The PIDs of all processes in /proc, at one moment or another of the listing.
+pub(crate) fn listing() -> Result<Vec<Pid>> {
+    const TRIED: &str = "list the processes";
+    need_proc_now(None, TRIED)?;
+    let mut pids = Vec::with_capacity(256);
+    list(c"/proc", |pid| pids.push(pid)).map_err(|errno| Error::os(None, TRIED, errno.into()))?;
+    Ok(pids)
+}
+
 /// The PIDs of the children, from the kernel's own lists, one a thread (trap 17).
 ///
 /// The kernel can skip a child while another one is unlinked during the reading, and a thread's end moves its children

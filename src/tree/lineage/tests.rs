@@ -299,6 +299,26 @@ fn what_is_forked_after_a_loss_is_suspect_until_the_scan() {
     assert_eq!(table.scan(), [left, Output::Resynced { suspects: 0 }]);
 }
 
+/// 20 was seen in its first tick only. It can have ended in the first loss, and a stranger can have started in that tick.
+#[test]
+fn a_second_loss_does_not_prove_who_lived_through_the_first() {
+    let mut table = Table::new();
+    table.forked(10, Identity { settled: false, ..identity(20, 100) });
+    table.step(Input::Lost { since: 100 });
+    table.step(Input::Lost { since: 150 });
+    table.row(30, 1, 30, 70);
+    table.row(20, 30, 30, 100);
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![]));
+    // Had it not, its end would have been told.
+    let mut table = Table::new();
+    table.forked(10, Identity { settled: false, ..identity(20, 100) });
+    table.step(Input::Lost { since: 101 });
+    table.row(20, 1, 20, 100);
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10, 20], vec![]));
+}
+
 /// A subreaper that follows a tree it has started excludes itself, and is given the tree's orphans.
 #[test]
 fn orphans_given_to_an_excluded_ancestor_are_not_taken_for_its_own() {
