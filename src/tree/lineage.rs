@@ -291,7 +291,12 @@ impl Lineage {
         self.of(Standing::Suspect)
     }
 
+    pub(crate) fn has_members(&self) -> bool {
+        self.members > 0
+    }
+
     /// How many members there are.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn len(&self) -> usize {
         self.members
     }

@@ -54,7 +54,7 @@ impl Inner {
     /// After an end that the connector told.
     pub(super) fn check_source(&mut self, key: u64) {
         let follow = self.tree(key);
-        if matches!(follow.source, Source::Cgroup(_)) && follow.lineage.len() == 0 {
+        if matches!(follow.source, Source::Cgroup(_)) && !follow.lineage.has_members() {
             self.look(key, false);
         }
     }
@@ -68,7 +68,7 @@ impl Inner {
                 self.hear_connector_of(key);
                 return self.settle(key);
             }
-            let known = follow.lineage.len() > 0;
+            let known = follow.lineage.has_members();
             if known && follow.fed {
                 return Ok(());
             }

@@ -1,11 +1,12 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as Arguments, Parser, Subcommand};
 use clap_complete::Shell;
-use pidigree::{Identity, Pid, Signal};
+use pidigree::{Backend, Identity, Pid, Signal};
 
 use crate::help;
 use crate::target::Target;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Wait(Wait),
     Watch(Watch),
     Kill(Kill),
+    Run(Run),
     Doctor(Doctor),
     Completions(Completions),
     Man(Man),
@@ -45,6 +47,9 @@ pub(crate) struct Tree {
     /// Show kernel threads too
     #[arg(short, long)]
     pub(crate) kernel: bool,
+    /// Draw it again whenever it changes, until all of it has ended; needs a root and a terminal
+    #[arg(short, long, requires = "root", conflicts_with_all = ["kernel", "json"])]
+    pub(crate) follow: bool,
     /// Print a JSON object for each process, one a line, parents first
     #[arg(long)]
     pub(crate) json: bool,
@@ -108,6 +113,9 @@ pub(crate) struct Wait {
     /// The processes
     #[arg(value_name = "PID|TOKEN", required = true, allow_negative_numbers = true)]
     pub(crate) processes: Vec<Target>,
+    /// Wait for all that they started and will start, too
+    #[arg(long)]
+    pub(crate) tree: bool,
     /// Wait for the first of them only
     #[arg(short, long)]
     pub(crate) any: bool,
@@ -126,6 +134,9 @@ pub(crate) struct Watch {
     /// The processes
     #[arg(value_name = "PID|TOKEN", required = true, allow_negative_numbers = true)]
     pub(crate) processes: Vec<Target>,
+    /// Follow all that they start, too: each fork, each program, each end
+    #[arg(long)]
+    pub(crate) tree: bool,
     /// Print a JSON object for each event, one a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -141,6 +152,9 @@ pub(crate) struct Kill {
     /// The signal, by name or number
     #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", allow_negative_numbers = true)]
     pub(crate) signal: Signal,
+    /// Signal all that they started, too, and what that forks meanwhile
+    #[arg(long)]
+    pub(crate) tree: bool,
     /// Wait until they have ended, and print how
     #[arg(short, long)]
     pub(crate) wait: bool,
@@ -150,6 +164,39 @@ pub(crate) struct Kill {
     /// Print a JSON object for each end, one a line
     #[arg(long, requires = "wait")]
     pub(crate) json: bool,
+}
+
+/// Run a command, wait for all that it starts, and tell what ran
+#[derive(Debug, Arguments)]
+#[command(after_long_help = help::RUN)]
+pub(crate) struct Run {
+    /// By what means it is followed: auto, cgroup, proc-connector, subreaper or poll
+    #[arg(short, long, value_name = "B", default_value = "auto")]
+    pub(crate) backend: Backend,
+    /// When the command itself has ended, end what it left behind instead of waiting for it
+    #[arg(long)]
+    pub(crate) kill_on_exit: bool,
+    /// End all of it after this long: 500ms, 2s, 1m30s; a bare number is seconds
+    #[arg(short, long, value_name = "D", value_parser = duration, allow_negative_numbers = true)]
+    pub(crate) timeout: Option<Duration>,
+    /// To end it is SIGTERM, and after this long SIGKILL
+    #[arg(short, long, value_name = "D", default_value = "5s", value_parser = duration, allow_negative_numbers = true)]
+    pub(crate) kill_after: Duration,
+    /// Tell each event as a JSON object, one a line, and the summary as the last
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the summary, or the JSON, to this file [default: standard error]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write a trace that ui.perfetto.dev opens, with a track for each process
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// No summary and no progress
+    #[arg(short, long, conflicts_with_all = ["json", "output"])]
+    pub(crate) quiet: bool,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Say what this machine lets pidigree promise, and why

@@ -1,20 +1,28 @@
 //! `pidigree doctor`.
 
+use std::borrow::Cow;
 use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use owo_colors::OwoColorize;
-use pidigree::{Capabilities, Capability, Grade, Identity, Pid, Snapshot};
+use pidigree::{Backend, Capabilities, Capability, Coverage, Grade, Identity, Pid, Promise, Snapshot, Tree};
 use serde::Serialize;
 
 use crate::args;
+use crate::events;
 use crate::failure::{Code, Failure};
 use crate::output;
 use crate::sys;
 
+/// For a tree whose command has ended.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 pub(crate) fn doctor(args: &args::Doctor) -> Result<Code, Failure> {
     let capabilities = pidigree::capabilities()?;
     let facts = facts(&capabilities)?;
+    let tried = Backend::ALL.map(Tried::of);
     let mut out = output::pages();
     if args.json {
         for (fact, value) in &facts {
@@ -28,16 +36,72 @@ pub(crate) fn doctor(args: &args::Doctor) -> Result<Code, Failure> {
             };
             output::json(&mut out, &Answer { question, grade, reason })?;
         }
+        for tried in &tried {
+            let coverage = tried.outcome.as_ref().ok().map(|(_, coverage)| events::covered(coverage));
+            let object = Object {
+                tree: tried.asked.name(),
+                works: tried.outcome.is_ok(),
+                backend: tried.outcome.as_ref().ok().map(|(backend, _)| backend.name()),
+                emptiness: coverage.as_ref().map(|coverage| coverage.emptiness),
+                members: coverage.as_ref().map(|coverage| coverage.members),
+                reason: tried.reason(),
+            };
+            output::json(&mut out, &object)?;
+        }
     } else {
         for (fact, value) in &facts {
             writeln!(out, "{:<13} {value}", fact.bold())?;
         }
         writeln!(out)?;
         table(&mut out, &capabilities)?;
+        writeln!(out)?;
+        trees(&mut out, &tried)?;
     }
     out.flush()?;
     let unavailable = capabilities.iter().any(|answer| answer.grade == Grade::Unavailable);
-    Ok(if unavailable { Code::No } else { Code::Yes })
+    let trees = tried.iter().any(|tried| tried.outcome.is_ok());
+    Ok(if unavailable || !trees { Code::No } else { Code::Yes })
+}
+
+/// A backend, and what came of spawning a tree with it.
+struct Tried {
+    asked: Backend,
+    outcome: Result<(Backend, Coverage), String>,
+}
+
+impl Tried {
+    fn of(asked: Backend) -> Tried {
+        Tried { asked, outcome: attempt(asked).map_err(|error| error.to_string()) }
+    }
+
+    fn reason(&self) -> &str {
+        match &self.outcome {
+            Ok((_, coverage)) => &coverage.reason,
+            Err(error) => error,
+        }
+    }
+}
+
+/// Runs a command that ends at once: this one.
+fn attempt(asked: Backend) -> Result<(Backend, Coverage), Box<dyn std::error::Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let (tree, mut child) = Tree::builder().backend(asked).every_member(true).spawn(&mut command)?;
+    let found = (tree.backend(), tree.coverage());
+    child.wait()?;
+    // For the end of whatever the backend needs.
+    tree.wait_empty(Some(PATIENCE))?;
+    Ok(found)
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    tree: &'static str,
+    works: bool,
+    backend: Option<&'static str>,
+    emptiness: Option<&'static str>,
+    members: Option<&'static str>,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -104,6 +168,43 @@ fn table(out: &mut impl Write, capabilities: &Capabilities) -> Result<(), Failur
                 write!(out, "{:indent$}", "")?;
             }
             writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+fn trees(out: &mut impl Write, tried: &[Tried]) -> Result<(), Failure> {
+    let width = Backend::ALL.iter().map(|backend| backend.name().len()).max().unwrap_or(0);
+    let promise = Promise::ExactSinceAttach.to_string().len();
+    let header = format!("{:<width$} {:<promise$} {:<promise$} REASON", "TREE", "EMPTINESS", "MEMBERS");
+    writeln!(out, "{}", header.bold())?;
+    for tried in tried {
+        write!(out, "{:<width$} ", tried.asked.name())?;
+        let mut reason = Cow::Borrowed(tried.reason());
+        match &tried.outcome {
+            Ok((backend, coverage)) => {
+                for promised in [coverage.emptiness, coverage.members] {
+                    let shown = format!("{:<promise$}", promised.to_string());
+                    match promised {
+                        Promise::BestEffort => write!(out, "{} ", shown.yellow())?,
+                        Promise::ExactSinceAttach | Promise::Exact => write!(out, "{} ", shown.green())?,
+                    }
+                }
+                if tried.asked == Backend::Auto {
+                    reason = Cow::Owned(format!("{backend}: {reason}"));
+                }
+            }
+            Err(_) => {
+                let shown = format!("{:<promise$}", Grade::Unavailable.to_string());
+                write!(out, "{} {:promise$} ", shown.red(), "")?;
+            }
+        }
+        let indent = width + 2 * promise + 3;
+        for (number, line) in wrapped(&reason, indent).iter().enumerate() {
+            if number > 0 {
+                write!(out, "{:indent$}", "")?;
+            }
+            writeln!(out, "{}", output::printable(line))?;
         }
     }
     Ok(())

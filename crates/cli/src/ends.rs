@@ -6,13 +6,14 @@ use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use owo_colors::OwoColorize;
-use pidigree::{ExitStatus, Identity, Pid, Process, ProcessWatcher, Signal, WatchKey};
+use pidigree::{ExitStatus, Identity, Pid, Process, ProcessWatcher, WatchKey};
 use serde::Serialize;
 
 use crate::args;
 use crate::failure::{self, Code, Failure};
 use crate::output;
 use crate::row::{Row, Users};
+use crate::status::{Shown, Status};
 use crate::target::{Found, Target};
 
 pub(crate) fn wait(args: &args::Wait) -> Result<Code, Failure> {
@@ -148,18 +149,8 @@ impl Ends {
     }
 
     fn late(&self, timeout: Duration) -> String {
-        let mut left = self.order.iter().filter_map(|key| self.watched.get(key));
-        let mut pids: Vec<String> =
-            left.by_ref().take(10).map(|seen| seen.identity.pid().to_string()).collect();
-        let more = left.count();
-        if more > 0 {
-            pids.push(format!("and {more} more"));
-        }
-        format!(
-            "the time was up after {}; still running: {}",
-            humantime::format_duration(timeout),
-            pids.join(", ")
-        )
+        let left = self.order.iter().filter_map(|key| self.watched.get(key));
+        late(timeout, left.map(|seen| seen.identity.pid()))
     }
 
     /// Prints an event; a line is out when this returns.
@@ -189,11 +180,10 @@ impl Ends {
     }
 
     fn object<'a>(&self, event: Event, seen: &'a Seen, now: &impl fmt::Display) -> Object<'a> {
-        let (status, code, signal) = match event {
-            Event::Ended(ExitStatus::Code(code)) => (Some("exited"), Some(code), None),
-            Event::Ended(ExitStatus::Signal(signal)) => (Some("killed"), None, Some(signal)),
-            Event::Ended(ExitStatus::Unknown) | Event::Gone => (Some("unknown"), None, None),
-            Event::Watching => (None, None, None),
+        let status = match event {
+            Event::Ended(status) => Some(status),
+            Event::Gone => Some(ExitStatus::Unknown),
+            Event::Watching => None,
         };
         Object {
             details: (self.style == Style::Watch).then(|| Details {
@@ -208,12 +198,26 @@ impl Ends {
             },
             pid: seen.identity.pid().get(),
             token: seen.identity.to_string(),
-            status,
-            code,
-            signal,
-            signal_name: signal.and_then(Signal::new).map(|signal| signal.to_string()),
+            status: Status::of(status),
         }
     }
+}
+
+/// Says that the time was up, and who still runs.
+pub(crate) fn late(timeout: Duration, left: impl IntoIterator<Item = Pid>) -> String {
+    let shown = humantime::format_duration(timeout);
+    format!("the time was up after {shown}; still running: {}", list(left))
+}
+
+/// The first ten, and how many more there are.
+pub(crate) fn list(pids: impl IntoIterator<Item = Pid>) -> String {
+    let mut pids = pids.into_iter();
+    let mut shown: Vec<String> = pids.by_ref().take(10).map(|pid| pid.to_string()).collect();
+    let more = pids.count();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join(", ")
 }
 
 #[derive(Serialize)]
@@ -221,10 +225,8 @@ struct Object<'a> {
     event: &'static str,
     pid: u32,
     token: String,
-    status: Option<&'static str>,
-    code: Option<i32>,
-    signal: Option<i32>,
-    signal_name: Option<String>,
+    #[serde(flatten)]
+    status: Status,
     #[serde(flatten)]
     details: Option<Details<'a>>,
 }
@@ -241,11 +243,7 @@ impl fmt::Display for Event {
         match self {
             Event::Watching => f.write_str("watching"),
             Event::Gone => f.write_str("gone: had ended before, status unknown"),
-            Event::Ended(ExitStatus::Signal(number)) => match Signal::new(*number) {
-                Some(signal) => write!(f, "ended: signal {number} ({signal})"),
-                None => write!(f, "ended: signal {number}"),
-            },
-            Event::Ended(status) => write!(f, "ended: {status}"),
+            Event::Ended(status) => write!(f, "ended: {}", Shown(*status)),
         }
     }
 }

@@ -13,22 +13,41 @@ use crate::output;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     /// Done; yes; it runs.
-    Yes = 0,
+    Yes,
     /// No; it has ended; something is unavailable.
-    No = 1,
+    No,
     /// Nothing was answered.
-    Error = 2,
+    Error,
     /// It can be neither proven nor disproven.
-    Unknown = 3,
+    Unknown,
     /// As timeout(1).
-    TimedOut = 124,
+    TimedOut,
+    /// As timeout(1) and env(1): not the command that was to be run failed, but we.
+    Failed,
+    /// As a shell: the command was found and cannot be executed.
+    NotExecutable,
+    /// As a shell: there is no such command.
+    NotFound,
     /// As a shell shows the end by SIGPIPE: whoever read our output has left.
-    Pipe = 141,
+    Pipe,
+    /// That of the command that was run.
+    Of(u8),
 }
 
 impl From<Code> for ExitCode {
     fn from(code: Code) -> ExitCode {
-        ExitCode::from(code as u8)
+        ExitCode::from(match code {
+            Code::Yes => 0,
+            Code::No => 1,
+            Code::Error => 2,
+            Code::Unknown => 3,
+            Code::TimedOut => 124,
+            Code::Failed => 125,
+            Code::NotExecutable => 126,
+            Code::NotFound => 127,
+            Code::Pipe => 141,
+            Code::Of(code) => code,
+        })
     }
 }
 
@@ -37,6 +56,8 @@ impl From<Code> for ExitCode {
 pub(crate) enum Failure {
     /// To be told, a line each.
     Lines(Vec<String>),
+    /// The same, with an exit code of its own.
+    With(Code, Vec<String>),
     /// Nobody reads our output any more: there is nobody to tell.
     Pipe,
 }
@@ -49,12 +70,21 @@ impl Failure {
     pub(crate) fn code(&self) -> Code {
         match self {
             Failure::Lines(_) => Code::Error,
+            Failure::With(code, _) => *code,
             Failure::Pipe => Code::Pipe,
         }
     }
 
+    /// As the failure of a command whose own codes begin below 125: as timeout(1) and env(1) do.
+    pub(crate) fn of_run(self) -> Failure {
+        match self {
+            Failure::Lines(lines) => Failure::With(Code::Failed, lines),
+            other => other,
+        }
+    }
+
     pub(crate) fn report(&self) {
-        if let Failure::Lines(lines) = self {
+        if let Failure::Lines(lines) | Failure::With(_, lines) = self {
             lines.iter().for_each(|line| report(line));
         }
     }

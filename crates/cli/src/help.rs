@@ -9,12 +9,12 @@ command or after a reboot, name it by its token: `pidigree id PID` prints it, an
 PID.";
 
 pub(crate) const PIDIGREE: &str = "\
-Exit codes of every command:
+Exit codes of every command but run, which ends as its command does:
   0    done; the answer is yes
   1    the answer is no
   2    error: nothing was answered, and one line on standard error says why
-  3    unknown: it can be neither proven nor disproven (alive)
-  124  the time was up (wait, kill --wait)
+  3    unknown: it can be neither proven nor disproven (alive, wait --tree)
+  124  the time was up (wait, kill --wait, run)
   141  whoever read the output has left, as with `| head`
 
 Text is for people and may change; --json is for programs: one object a line, and fields are only ever added.
@@ -25,7 +25,8 @@ Examples:
   $ token=$(pidigree id $!)             which process this is, for good
   $ pidigree alive \"$token\"             does it still run?
   $ pidigree wait --timeout 10s \"$token\"
-  $ pidigree kill --wait \"$token\"";
+  $ pidigree kill --wait \"$token\"
+  $ pidigree run -- make                all that make starts: wait for it, and tell what ran";
 
 pub(crate) const TREE: &str = "\
 The root can be any process. Without one, every process that has no visible parent is a root; kernel threads are then \
@@ -33,6 +34,9 @@ left out and counted below. On a terminal, lines are cut to its width; `pidigree
 
 User, age and command are read while the process is pinned; one that ended meanwhile is left \
 out, or shown as (ended) if others hang on it.
+
+With --follow, the tree of the root is drawn again whenever somebody joins or ends, until nothing of it runs. Orphans \
+stay in it, below the nearest of their ancestors that runs. Ages are those of the last drawing. Ends with Ctrl-C, too.
 
 JSON: pid, parent, depth, state (running, zombie, gone, unknown), user, uid, age_seconds, kernel, command, token; null \
 where it cannot be known.
@@ -44,6 +48,7 @@ Exit codes:
 Examples:
   $ pidigree tree
   $ pidigree tree $$                    this shell and what it started
+  $ pidigree tree --follow $(pgrep -o make)
   $ pidigree tree --json | jq -r 'select(.user == \"www\") | .token'";
 
 pub(crate) const ANCESTORS: &str = "\
@@ -113,34 +118,46 @@ The exit code does not depend on how the processes ended, since their codes woul
 printed. The kernel may not tell the status of a process that is not a child; it is then said to be unknown (`pidigree \
 doctor`, exit-status).
 
+With --tree, each process is the root of a tree: it is waited for until all has ended that it has started or will, \
+daemons and orphans included. What had been orphaned before cannot be found again, except in a session that the tree \
+made.
+
 JSON: event (ended, or gone if it had before), pid, token, status (exited, killed, unknown), code, signal, signal_name; \
-null where it does not apply.
+null where it does not apply. With --tree: event (empty), at, seconds, processes (how many there were), complete (whether \
+every one of them was seen), and pid, token, status, code, signal and signal_name of the root.
 
 Exit codes:
   0    all have ended; with --any, one has
   2    error: no such process; nothing was waited for
+  3    with --tree, a root had ended before: what it left behind cannot be told
   124  the time was up before
 
 Examples:
   $ pidigree wait 4242
   $ pidigree wait --timeout 1m30s \"$token\" || echo \"still there\"
   $ pidigree wait --any 4242 4243
+  $ pidigree wait --tree 4242           until nothing runs that it started
   $ pidigree wait --json 4242 | jq .code";
 
 pub(crate) const WATCH: &str = "\
 Like wait, for people who look on and for logs: it names each process when it begins, and tells when each one ended and \
 how long it had run. Ends when all have ended, or with Ctrl-C.
 
-JSON: at (UTC), event (watching, ended, or gone if it had before), pid, token, command, age_seconds, and status, code, \
+With --tree, all that the processes start is told, too: who joined and who forked it, which program it executes, how it \
+ended; until nothing of it runs. The first line says what can be promised here (`pidigree doctor`).
+
+JSON: with --tree, as `pidigree run --json`, without the summary. Otherwise: at (UTC), event (watching, ended, or gone if it had before), pid, token, command, age_seconds, and status, code, \
 signal and signal_name as `pidigree wait --json`; null where it does not apply.
 
 Exit codes:
   0    all have ended
   2    error: no such process; nothing was watched
+  3    with --tree, a root had ended before: what it left behind cannot be told
   130  as a shell shows Ctrl-C
 
 Examples:
   $ pidigree watch 4242 4243
+  $ pidigree watch --tree $$            what this shell starts from now on
   $ pidigree watch --json $(pgrep make) >> ends.jsonl";
 
 pub(crate) const KILL: &str = "\
@@ -148,8 +165,12 @@ Each process is pinned and then signalled: a token whose process has ended is ne
 A failure does not keep the others from being signalled. PID 1 and this command itself are refused, and so are kernel \
 threads, which take no signals.
 
-With --wait, it then waits for those that were signalled, and prints each end as `pidigree wait` does. It never escalates \
-by itself: see the last example.
+With --tree, so are all that it started, and those that are forked meanwhile: it comes back when none is left that was \
+not sent the signal. SIGKILL is sent to a tree that was stopped first, which no fork outruns. This command itself is \
+left out.
+
+With --wait, it then waits for those that were signalled, or for their trees, and prints each end as `pidigree wait` \
+does. It never escalates by itself: see the last example.
 
 Where several exit codes apply, 2 goes before 124, and 124 before 1.
 
@@ -162,13 +183,60 @@ Exit codes:
 Examples:
   $ pidigree kill 4242
   $ pidigree kill -s HUP \"$(cat daemon.token)\"
+  $ pidigree kill --tree --wait -s KILL 4242
   $ pidigree kill --wait --timeout 10s \"$token\" || pidigree kill -s KILL --wait \"$token\"";
+
+pub(crate) const RUN: &str = "\
+The command and all that it starts are one tree, daemons and orphans included. pidigree waits until nothing of it runs, \
+tells on standard error what ran, and ends as the command did. Standard input, output and error are the command's own. \
+The summary names the longest and the failed, and those that outlived their parents; `at least` says that some may not \
+have been seen, and why.
+
+Signals: Ctrl-C, Ctrl-\\ and Ctrl-Z reach the command from the terminal, as without pidigree, and so does a signal that \
+is sent to the whole process group by one of the tree. HUP, INT, QUIT, TERM, USR1 and USR2 that are sent to pidigree \
+itself are passed on to the command, and pidigree goes on waiting. When the command has ended and others run on, the \
+first HUP, INT, QUIT or TERM is passed on to all of them, and the second ends the waiting: they are left alone, and \
+named.
+
+--timeout and --kill-on-exit send SIGTERM to the whole tree, and SIGKILL after --kill-after. With --kill-on-exit the tree \
+is killed, too, if pidigree itself is killed; that takes the backend auto, which then is the subreaper, or subreaper.
+
+JSON: an object for each event, with event, and where it applies at (UTC), seconds (since the start), pid and token. \
+started has command, backend and coverage; joined has parent and parent_token; exec has program (the kernel's 15 bytes) \
+and command; ended has status, code, signal and signal_name as `pidigree wait --json`, ran_seconds, orphan (its parent had \
+ended before it) and command; resynced (events were lost) has suspects; skipped has events; empty has processes, \
+complete and how the command ended. The last is summary: the same and timed_out, levels, failed, orphans, \
+left_running, and the first of the longest, failures and outlived. It goes to standard error, between what the command \
+writes there: name a file with --output, or a descriptor as /dev/fd/3.
+
+Trace: Chrome's JSON, which ui.perfetto.dev, chrome://tracing and speedscope open: a track for each process, in the \
+order of the tree, with its programs and an arrow from each fork. The file appears whole, when the run is over, also \
+after an interrupt.
+
+Exit codes:
+  0 to 255  those of the command; 128+N if signal N ended it
+  124       the time was up
+  125       pidigree failed: no backend works, or a file cannot be written
+  126       the command was found and cannot be executed
+  127       there is no such command
+
+Examples:
+  $ pidigree run -- make -j8
+  $ pidigree run --trace make.json -- make -j8
+  $ pidigree run --timeout 10m --kill-on-exit -- ./integration-tests
+  $ pidigree run --json --output run.jsonl -- ./build.sh && jq -r 'select(.event == \"exec\") | .command' run.jsonl";
 
 pub(crate) const DOCTOR: &str = "\
 For each question that pidigree answers: whether the answer is proven here, only best effort, or unavailable, and what it \
 rests on. Run it where your program runs: containers and sandboxes differ from the machine around them.
 
-JSON: objects with fact and value; then objects with question, grade (proven, best-effort, unavailable) and reason.
+Then the backends that can follow a tree. Each is tried: it runs a command that ends at once, as `pidigree run` would. \
+`auto` is the one that is taken if none is named. Emptiness is whether the end of a tree is told exactly; members, \
+whether each process of it is seen.
+
+JSON: objects with fact and value; then objects with question, grade (proven, best-effort, unavailable) and reason; then \
+objects with tree (auto, cgroup, proc-connector, subreaper, poll), works, backend (which it became), emptiness, members \
+(exact, exact-since-attach, best-effort; null if it does not work) and reason.
 
 Exit codes:
   0  every answer is to be had, proven or best effort
@@ -177,7 +245,8 @@ Exit codes:
 
 Examples:
   $ pidigree doctor
-  $ pidigree doctor --json | jq -r 'select(.grade != \"proven\") | .question'";
+  $ pidigree doctor --json | jq -r 'select(.grade != \"proven\") | .question'
+  $ pidigree doctor --json | jq -r 'select(.tree and .works == false) | .reason'";
 
 pub(crate) const COMPLETIONS: &str = "\
 Exit codes:

@@ -1,18 +1,23 @@
 //! `pidigree kill`.
 
-use pidigree::{Pid, Process, Signal, State};
+use pidigree::{Pid, Process, Signal, State, Tree};
 
 use crate::args;
 use crate::ends::{Ends, Style};
 use crate::failure::{self, Code, Failure};
 use crate::sys;
 use crate::target::{Found, Target};
+use crate::trees::Trees;
 
 pub(crate) fn kill(args: &args::Kill) -> Result<Code, Failure> {
-    let mut ends = if args.wait { Some(Ends::new(Style::Wait, args.json)?) } else { None };
+    let mut wait = match (args.wait, args.tree) {
+        (false, _) => Wait::No,
+        (true, false) => Wait::Ends(Ends::new(Style::Wait, args.json)?),
+        (true, true) => Wait::Trees(Trees::new(Style::Wait, args.json)),
+    };
     let (mut failed, mut ended_before) = (false, false);
     for target in &args.processes {
-        match kill_one(target, args.signal, ends.as_mut()) {
+        match kill_one(target, args, &mut wait) {
             Ok(Outcome::Signalled) => {}
             Ok(Outcome::EndedBefore(why)) => {
                 failure::report(&format!("process {}: {why}; nobody was signalled", target.pid()));
@@ -24,9 +29,10 @@ pub(crate) fn kill(args: &args::Kill) -> Result<Code, Failure> {
             }
         }
     }
-    let waited = match ends {
-        Some(ends) => ends.follow(false, args.timeout)?,
-        None => Code::Yes,
+    let waited = match wait {
+        Wait::No => Code::Yes,
+        Wait::Ends(ends) => ends.follow(false, args.timeout)?,
+        Wait::Trees(trees) => trees.follow(false, args.timeout)?,
     };
     Ok(match waited {
         _ if failed => Code::Error,
@@ -35,13 +41,20 @@ pub(crate) fn kill(args: &args::Kill) -> Result<Code, Failure> {
     })
 }
 
+/// What is waited for after the signals.
+enum Wait {
+    No,
+    Ends(Ends),
+    Trees(Trees),
+}
+
 enum Outcome {
     Signalled,
     /// Known to have ended, for this reason.
     EndedBefore(&'static str),
 }
 
-fn kill_one(target: &Target, signal: Signal, ends: Option<&mut Ends>) -> Result<Outcome, Failure> {
+fn kill_one(target: &Target, args: &args::Kill, wait: &mut Wait) -> Result<Outcome, Failure> {
     let pid = target.pid();
     let process = match target.find()? {
         Found::Process(process) => process,
@@ -61,15 +74,29 @@ fn kill_one(target: &Target, signal: Signal, ends: Option<&mut Ends>) -> Result<
     if process.state()? == State::Zombie {
         return Ok(Outcome::EndedBefore("it has ended and is a zombie"));
     }
-    // Before the signal, so that a descriptor that is missing is not found out too late.
-    if let Some(ends) = ends {
-        ends.add(&process)?;
-    }
-    match process.signal(signal) {
+    let signalled = if args.tree {
+        kill_tree(&process, args.signal, wait)
+    } else {
+        // Before the signal, so that a descriptor that is missing is not found out too late.
+        if let Wait::Ends(ends) = wait {
+            ends.add(&process)?;
+        }
+        process.signal(args.signal)
+    };
+    match signalled {
         Ok(()) => Ok(Outcome::Signalled),
         Err(error) if error.is_gone() => Ok(Outcome::EndedBefore("it has just ended")),
         Err(error) => Err(error.into()),
     }
+}
+
+fn kill_tree(root: &Process, signal: Signal, wait: &mut Wait) -> Result<(), pidigree::Error> {
+    let tree = Tree::attach(root)?;
+    tree.kill(signal)?;
+    if let Wait::Trees(trees) = wait {
+        trees.add(tree);
+    }
+    Ok(())
 }
 
 /// What is read by PID is believed only if the process was there all the time.

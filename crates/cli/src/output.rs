@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::Duration;
 
 use anstream::AutoStream;
+use nix::poll::PollTimeout;
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -23,6 +24,11 @@ pub(crate) fn pages() -> BufWriter<AutoStream<StdoutLock<'static>>> {
 /// How many columns there are; `None` where standard output is no terminal and lines are as long as they are.
 pub(crate) fn width() -> Option<usize> {
     terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0))
+}
+
+/// The same of standard error.
+pub(crate) fn error_width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| usize::from(width.0))
 }
 
 pub(crate) fn json(out: &mut impl Write, object: &impl Serialize) -> Result<(), Failure> {
@@ -77,6 +83,15 @@ pub(crate) fn cut(text: &str, columns: usize) -> Cow<'_, str> {
     Cow::Owned(cut)
 }
 
+/// As poll(2) takes it; rounded up, so that it does not wake just before.
+pub(crate) fn milliseconds(left: Option<Duration>) -> PollTimeout {
+    let rounded = |left: Duration| i32::try_from(left.as_nanos().div_ceil(1_000_000)).ok();
+    match left {
+        None => PollTimeout::NONE,
+        Some(left) => rounded(left).and_then(|ms| PollTimeout::try_from(ms).ok()).unwrap_or(PollTimeout::MAX),
+    }
+}
+
 /// `0.3s`, `12s`, `5m09s`, `3h02m`, `4d05h`: two units at most, as wide as six columns for 999 days.
 pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -90,6 +105,11 @@ pub(crate) fn age(age: Duration) -> String {
     }
 }
 
+/// As `age`, but below a second to the millisecond: for what is measured by events.
+pub(crate) fn short(time: Duration) -> String {
+    if time.as_secs() == 0 { format!("{}ms", time.as_millis()) } else { age(time) }
+}
+
 /// As a number for programs, to the 10 ms that it is known to.
 pub(crate) fn seconds(age: Duration) -> f64 {
     (age.as_secs_f64() * 100.0).round() / 100.0
@@ -99,7 +119,7 @@ pub(crate) fn seconds(age: Duration) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{age, columns, cut, printable};
+    use super::{age, columns, cut, printable, short};
 
     #[test]
     fn text_is_cut_to_columns_not_bytes() {
@@ -132,5 +152,7 @@ mod tests {
         ] {
             assert_eq!(age(Duration::from_millis(milliseconds)), text);
         }
+        assert_eq!(short(Duration::from_micros(12_900)), "12ms");
+        assert_eq!(short(Duration::from_millis(1_250)), "1.2s");
     }
 }

@@ -132,11 +132,11 @@ fn leave_out_ended(rows: &mut HashMap<Pid, Row>, root: Option<Pid>) {
 }
 
 /// A process in its place.
-struct Node<'r> {
-    row: &'r Row,
-    depth: usize,
+pub(crate) struct Node<'r> {
+    pub(crate) row: &'r Row,
+    pub(crate) depth: usize,
     /// For the row and each of its ancestors, from the top: whether it is the last child.
-    last: Vec<bool>,
+    pub(crate) last: Vec<bool>,
 }
 
 /// Puts the rows in the order of the tree. Whoever has no shown parent is a root.
@@ -179,7 +179,7 @@ fn forest<'r>(table: &Snapshot, rows: &'r HashMap<Pid, Row>, root: Option<Pid>) 
     nodes
 }
 
-fn draw(out: &mut impl Write, forest: &[Node<'_>]) -> Result<(), Failure> {
+pub(crate) fn draw(out: &mut impl Write, forest: &[Node<'_>]) -> Result<(), Failure> {
     let table = Table::begin(out, forest.iter().map(|node| node.row))?;
     let mut branch = String::new();
     for node in forest {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,9 @@ pub struct Fact {
 /// ```
 #[derive(Debug)]
 pub struct Family {
-    root: Child,
-    lifeline: Mutex<Option<ChildStdin>>,
+    /// `None` where the test started it in its own way.
+    root: Option<Child>,
+    lifeline: Mutex<Option<OwnedFd>>,
     facts: Mutex<Facts>,
     // Removed after everything that runs from it
     _copies: Option<Copies>,
@@ -84,6 +85,24 @@ impl FamilyBuilder {
     ///
     /// When the script is wrong or the binary cannot be run.
     pub fn spawn(self, script: impl Into<Script>) -> Family {
+        let (mut family, root) = self.spawn_by(script, |command| {
+            command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
+        });
+        family.root = Some(root);
+        family
+    }
+
+    /// Has `start` start the family by the command it is given, whose standard input and output are the family's, and
+    /// returns what `start` does as well. Whoever the child is, waiting for it is up to the caller.
+    ///
+    /// # Panics
+    ///
+    /// When the script is wrong.
+    pub fn spawn_by<T>(
+        self,
+        script: impl Into<Script>,
+        start: impl FnOnce(&mut Command) -> T,
+    ) -> (Family, T) {
         let Script(words) = script.into();
         if let Err(why) = script::parse(&words) {
             panic!("in the script {words:?}: {why}");
@@ -101,16 +120,20 @@ impl FamilyBuilder {
             }
             command.arg(&executable);
         }
+        // What another thread forks meanwhile would have the speaking end until it executes something
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (channel, stdout) = sys::channel().expect("a socket");
-        command.args(&words).stdin(Stdio::piped()).stdout(stdout);
+        let (stdin, lifeline) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
+        command.args(&words).stdin(stdin).stdout(stdout);
         if let Some(uid) = self.uid {
             use std::os::unix::process::CommandExt;
             command.uid(uid).gid(uid).current_dir("/");
         }
-        let mut root = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-        let lifeline = root.stdin.take();
+        let started = start(&mut command);
         // It holds a speaking end
         drop(command);
+        drop(alone);
         let mut flags = self.launcher.windows(2).filter(|pair| pair[0] == "in-ns").map(|pair| &pair[1]);
         let facts = Facts {
             channel,
@@ -120,7 +143,8 @@ impl FamilyBuilder {
             inner_pids: flags.any(|flags| flags.split(',').any(|flag| flag == "pid")),
             ended: false,
         };
-        Family { root, lifeline: Mutex::new(lifeline), facts: Mutex::new(facts), _copies: copies }
+        let lifeline = Mutex::new(Some(lifeline));
+        (Family { root: None, lifeline, facts: Mutex::new(facts), _copies: copies }, started)
     }
 }
 
@@ -141,14 +165,22 @@ impl Family {
     }
 
     /// Returns the PID of the root, or of the launcher.
+    ///
+    /// # Panics
+    ///
+    /// When the test started it in its own way ([`FamilyBuilder::spawn_by`]).
     #[must_use]
     pub fn root_pid(&self) -> u32 {
-        self.root.id()
+        self.root.as_ref().expect(NOT_OURS).id()
     }
 
     /// Returns the root, or the launcher, as the child of this process that it is.
+    ///
+    /// # Panics
+    ///
+    /// As [`root_pid`](Self::root_pid) does.
     pub fn child(&mut self) -> &mut Child {
-        &mut self.root
+        self.root.as_mut().expect(NOT_OURS)
     }
 
     /// Waits for the first fact of this name.
@@ -177,6 +209,14 @@ impl Family {
             assert!(!facts.ended, "every member has ended without {count} of `{name}`; {}", facts.report());
             assert!(facts.read(deadline), "{count} of `{name}` not within {DEADLINE:?}; {}", facts.report());
         }
+    }
+
+    /// Returns all facts of this name that have been said by now, without waiting.
+    #[must_use]
+    pub fn heard(&self, name: &str) -> Vec<Fact> {
+        let mut facts = self.lock();
+        facts.read_to_end(Duration::ZERO);
+        facts.seen.iter().filter(|fact| fact.name == name).cloned().collect()
     }
 
     /// Sends SIGUSR1 to a member that has said a fact: its `await` goes on.
@@ -251,6 +291,12 @@ impl Family {
         );
     }
 
+    /// Returns whether every member has ended by now.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.lock().read_to_end(Duration::ZERO)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,17 +320,22 @@ impl Drop for Family {
         let mut all_ended = facts.read_to_end(GRACE);
         if !all_ended {
             // The launcher's end is the end of its namespace
-            let _ = self.root.kill();
+            if let Some(root) = &mut self.root {
+                let _ = root.kill();
+            }
             facts.signal_all(sys::SIGKILL);
             all_ended = facts.read_to_end(GRACE);
         }
-        if all_ended || Pidfd::open(self.root.id()).is_ok_and(|root| root.wait_ended(GRACE).unwrap_or(false))
-        {
-            let _ = self.root.wait();
+        if let Some(root) = &mut self.root {
+            let ended = || Pidfd::open(root.id()).is_ok_and(|root| root.wait_ended(GRACE).unwrap_or(false));
+            if all_ended || ended() {
+                let _ = root.wait();
+            }
         }
-        // Siblings of the root (clone-parent) are children of ours as well. Where all descriptors are closed, the
+        // Siblings of the root (clone-parent) are children of ours as well, unless they are somebody else's to wait for. Where all descriptors are closed, the
         // end is a moment away.
-        for pidfd in facts.members.values().flatten() {
+        let ours = self.root.iter().flat_map(|_| facts.members.values().flatten());
+        for pidfd in ours {
             let ended = all_ended && pidfd.wait_ended(GRACE).unwrap_or(false);
             if ended {
                 pidfd.try_reap();
@@ -301,6 +352,7 @@ impl Drop for Family {
     }
 }
 
+const NOT_OURS: &str = "the root is a child of whoever started it";
 const UNHEARD: &str = "is no member that said a fact (and was heard: a fact is when it is asked for)";
 
 /// The hearing end of the facts, and all that came out of it. Its end is the end of the family: every member, and

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use nix::mount::MsFlags;
@@ -17,7 +18,7 @@ pub(crate) const CANNOT: u8 = 125;
 
 /// Whether a first word is a mode, and not an operation.
 pub(crate) fn is_mode(word: &str) -> bool {
-    ["in-ns", "deny", "nofile"].contains(&word)
+    ["in-ns", "deny", "nofile", "hand-on"].contains(&word)
 }
 
 /// Runs `MODE ... -- COMMAND...`; does not return unless something is wrong.
@@ -30,7 +31,8 @@ pub(crate) fn launch(words: &[String]) -> ExitCode {
     let outcome = match (mode.as_str(), args) {
         _ if command.is_empty() => Err("the command is missing".to_owned()),
         ("in-ns", [flags, options @ ..]) => World::parse(flags, options).and_then(|world| world.run(command)),
-        ("deny", [errno, calls]) => deny(errno, calls).map(|()| become_command(command)),
+        ("deny", [errno, calls]) => deny(errno, calls, false).map(|()| become_command(command)),
+        ("hand-on", [program, words @ ..]) => Err(hand_on(program, words, command)),
         ("nofile", [soft, hard]) => limit_files(soft, hard).map(|()| become_command(command)),
         _ => Err("wrong arguments; see --help".to_owned()),
     };
@@ -63,7 +65,17 @@ fn become_command(command: &[String]) -> ExitCode {
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
 }
 
-fn deny(errno: &str, calls: &str) -> Result<(), String> {
+/// From now on these system calls answer this error in the whole process, all its threads, and for good; named as `deny`
+/// names them.
+///
+/// # Panics
+///
+/// When there is no such call or error, or the kernel refuses the filter.
+pub fn deny_from_now(errno: &str, calls: &str) {
+    deny(errno, calls, true).unwrap_or_else(|why| panic!("deny {errno} {calls}: {why}"));
+}
+
+fn deny(errno: &str, calls: &str, in_every_thread: bool) -> Result<(), String> {
     let named = sys::ERRNO_NAMES.iter().find(|(name, _)| *name == errno).map(|(_, number)| *number);
     let number =
         named.or_else(|| errno.parse().ok()).ok_or_else(|| format!("no error is called `{errno}`"))?;
@@ -71,7 +83,37 @@ fn deny(errno: &str, calls: &str) -> Result<(), String> {
         .split(',')
         .map(|name| sys::call_named(name).ok_or_else(|| format!("no known system call is called `{name}`")))
         .collect::<Result<Vec<_>, _>>()?;
-    sys::install_filter(&clauses, number).map_err(because("seccomp"))
+    sys::install_filter(&clauses, number, in_every_thread).map_err(because("seccomp"))
+}
+
+const HANDED_ON: &str = "PIDIGREE_HANDED_ON";
+
+/// Executes the program, which is to start the command; returns why it did not.
+fn hand_on(program: &str, words: &[String], command: &[String]) -> String {
+    let facts = match sys::standard_output().try_clone_to_owned() {
+        Ok(facts) => facts,
+        Err(error) => return error.to_string(),
+    };
+    let mut program = Command::new(program);
+    // A test harness says things of its own on standard output
+    program.args(words).env(HANDED_ON, command.join("\n")).stdout(Stdio::null()).stderr(facts);
+    program.exec().to_string()
+}
+
+/// Returns the command that the mode `hand-on` has left to this process, with standard input and output as they were before
+/// it; `None` if this process was not started so.
+///
+/// # Panics
+///
+/// When there is no descriptor left.
+#[must_use]
+pub fn handed_on() -> Option<Command> {
+    let words = std::env::var(HANDED_ON).ok()?;
+    let mut words = words.split('\n');
+    let mut command = Command::new(words.next()?);
+    let facts = std::io::stderr().as_fd().try_clone_to_owned().expect("a descriptor");
+    command.args(words).env_remove(HANDED_ON).stdout(facts).stderr(Stdio::null());
+    Some(command)
 }
 
 fn limit_files(soft: &str, hard: &str) -> Result<(), String> {

@@ -29,6 +29,7 @@ pub use binary::binary;
 pub use family::{Fact, Family, FamilyBuilder};
 pub use help::main;
 pub use idle::{Chain, IdleChildren, chain, idle_children};
+pub use launcher::{deny_from_now, handed_on};
 pub use pids::{ForcedChild, fork_with_pid};
 pub use script::Script;
 pub use skip::{Probe, skip};

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::script::Op;
+use crate::script::{Hops, Op};
 use crate::sys::{self, Fork, Pidfd};
 
 /// Runs a script as the main thread of this process, which ends with it.
@@ -62,13 +62,24 @@ impl Runner {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 fail("exec", exec_self(&words));
             }
-            Op::Hopper { generations, setsid_every } => self.hop(*generations, *setsid_every),
+            Op::Spawn(words) => spawn_self(words),
+            Op::Hopper(hops) => self.hop(hops),
             Op::Storm(count) => storm(*count),
+            Op::Bomb(forks) => bomb(*forks),
             Op::Exit(code) => sys::exit_now(*code),
             Op::Raise(signal) => raise(*signal),
             Op::ThreadExit => sys::thread_exit(),
             Op::Setsid => {
                 must("setsid", nix::unistd::setsid());
+            }
+            Op::Block(signal) => must("block", sys::block(*signal)),
+            Op::Take(signal) => {
+                if !must("take", sys::take(*signal)) {
+                    sys::exit_now(0);
+                }
+            }
+            Op::UnshareMount => {
+                must("unshare-mount", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS))
             }
             Op::Subreaper => must("subreaper", sys::become_subreaper()),
             Op::Undumpable => must("undumpable", sys::become_undumpable()),
@@ -83,19 +94,32 @@ impl Runner {
         must("thread", std::thread::Builder::new().stack_size(256 << 10).spawn(body));
     }
 
-    fn hop(&mut self, generations: u64, setsid_every: Option<u64>) {
+    fn hop(&mut self, hops: &Hops) {
         let mut generation = 0;
-        while generations == 0 || generation < generations {
+        while hops.generations == 0 || generation < hops.generations {
             generation += 1;
-            let parent = sys::own_pid();
-            match fork("hopper") {
-                Fork::Parent(_) => sys::exit_now(0),
-                Fork::Child => self.parent = parent,
+            let is_turn = |every: Option<u64>| every.is_some_and(|every| generation % every == 0);
+            if hops.hold > 0 {
+                std::thread::sleep(Duration::from_micros(hops.hold));
             }
-            if setsid_every.is_some_and(|every| generation % every == 0) {
+            self.hand_on();
+            if is_turn(hops.double_every) {
+                must("hopper", nix::unistd::setsid());
+                self.hand_on();
+            }
+            if is_turn(hops.setsid_every) {
                 must("hopper", nix::unistd::setsid());
             }
             end_with_lifeline();
+        }
+    }
+
+    /// The child goes on as this one.
+    fn hand_on(&mut self) {
+        let parent = sys::own_pid();
+        match fork("hopper") {
+            Fork::Parent(_) => sys::exit_now(0),
+            Fork::Child => self.parent = parent,
         }
     }
 
@@ -193,6 +217,17 @@ fn storm(count: u64) {
     }
 }
 
+/// Doubles as long as there are forks left, of which all of them draw on one pipe.
+fn bomb(forks: usize) {
+    let (mut left, mut fill) = must("bomb", pipe());
+    must("bomb", fill.write_all(&vec![0; forks]));
+    drop(fill);
+    while must("bomb", left.read(&mut [0])) > 0 {
+        fork("bomb");
+        end_with_lifeline();
+    }
+}
+
 fn raise(signal: i32) {
     let core = nix::sys::resource::Resource::RLIMIT_CORE;
     must("raise", nix::sys::resource::setrlimit(core, 0, 0));
@@ -203,10 +238,25 @@ fn raise(signal: i32) {
     must("raise", sys::kill(sys::own_pid(), signal));
 }
 
+/// By posix_spawn(3), as std does where nothing is in its way.
+fn spawn_self(words: &[String]) {
+    let mut last = io::ErrorKind::NotFound.into();
+    for path in sys::executable() {
+        match std::process::Command::new(path).args(script(words)).spawn() {
+            Ok(_) => return,
+            Err(error) => last = error,
+        }
+    }
+    fail("spawn", last)
+}
+
+/// Without words the binary would show its help: an empty script is one that ends.
+fn script<W: AsRef<str>>(words: &[W]) -> Vec<&str> {
+    if words.is_empty() { vec!["exit", "0"] } else { words.iter().map(AsRef::as_ref).collect() }
+}
+
 fn exec_self(words: &[&str]) -> io::Error {
-    // Without words the binary would show its help: an empty script is one that ends
-    let script = if words.is_empty() { &["exit", "0"] } else { words };
-    let words: Vec<&str> = ["pidigree-testkit"].iter().chain(script).copied().collect();
+    let words: Vec<&str> = ["pidigree-testkit"].into_iter().chain(script(words)).collect();
     let mut last = io::ErrorKind::NotFound.into();
     for path in sys::executable() {
         last = sys::exec(&path, &words);

@@ -51,19 +51,32 @@ pub(crate) enum Op {
     Thread(Vec<Op>),
     /// The words, already known to parse: they become the arguments of the new image.
     Exec(Vec<String>),
-    Hopper {
-        generations: u64,
-        setsid_every: Option<u64>,
-    },
+    Spawn(Vec<String>),
+    Hopper(Hops),
     Storm(u64),
+    Bomb(usize),
     Exit(i32),
     Raise(i32),
     ThreadExit,
+    Block(i32),
+    Take(i32),
     Setsid,
+    UnshareMount,
     Subreaper,
     Undumpable,
     Name(Vec<u8>),
     Setuid(u32),
+}
+
+/// What a hopper does on its way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hops {
+    /// 0: for ever.
+    pub(crate) generations: u64,
+    pub(crate) setsid_every: Option<u64>,
+    pub(crate) double_every: Option<u64>,
+    /// Microseconds.
+    pub(crate) hold: u64,
 }
 
 /// Parses a whole script.
@@ -108,12 +121,21 @@ impl<'a> Parser<'a> {
             "clone-parent" => Op::CloneParent(self.block(word)?),
             "thread" => Op::Thread(self.block(word)?),
             "exec" => Op::Exec(self.block_words(word)?),
-            "hopper" => Op::Hopper { generations: self.number(word)?, setsid_every: self.setsid_every()? },
+            "spawn" => Op::Spawn(self.block_words(word)?),
+            "hopper" => Op::Hopper(self.hops(word)?),
             "storm" => Op::Storm(self.number(word)?),
+            "bomb" => Op::Bomb(match self.number(word)? {
+                // As much as a pipe holds
+                forks @ 0..=60_000 => forks,
+                _ => return Err("`bomb` forks no more than 60000 times".to_owned()),
+            }),
             "exit" => Op::Exit(self.number(word)?),
             "raise" => Op::Raise(self.number(word)?),
             "thread-exit" => Op::ThreadExit,
+            "block" => Op::Block(self.number(word)?),
+            "take" => Op::Take(self.number(word)?),
             "setsid" => Op::Setsid,
+            "unshare-mount" => Op::UnshareMount,
             "subreaper" => Op::Subreaper,
             "undumpable" => Op::Undumpable,
             "name" => Op::Name(unescape(self.argument(word)?)?),
@@ -122,15 +144,21 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn setsid_every(&mut self) -> Result<Option<u64>, String> {
-        if self.peek() != Some("setsid-every") {
-            return Ok(None);
+    fn hops(&mut self, of: &str) -> Result<Hops, String> {
+        let mut hops = Hops { generations: self.number(of)?, ..Hops::default() };
+        while let Some(clause @ ("setsid-every" | "double-every" | "hold")) = self.peek() {
+            self.at += 1;
+            let number = self.number(clause)?;
+            if number == 0 {
+                return Err(format!("`{clause}` needs a number above 0"));
+            }
+            match clause {
+                "setsid-every" => hops.setsid_every = Some(number),
+                "double-every" => hops.double_every = Some(number),
+                _ => hops.hold = number,
+            }
         }
-        self.at += 1;
-        match self.number("setsid-every")? {
-            0 => Err("`setsid-every` needs a number above 0".to_owned()),
-            every => Ok(Some(every)),
-        }
+        Ok(hops)
     }
 
     fn block(&mut self, of: &str) -> Result<Vec<Op>, String> {
@@ -203,7 +231,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Op, Script, parse, unescape};
+    use super::{Hops, Op, Script, parse, unescape};
 
     fn parsed(text: &str) -> Result<Vec<Op>, String> {
         parse(&Script::from(text).0)
@@ -229,11 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn hopper_takes_an_optional_clause() {
-        let hopper = |setsid_every| Op::Hopper { generations: 7, setsid_every };
-        assert_eq!(parsed("hopper 7 pause"), Ok(vec![hopper(None), Op::Pause]));
-        assert_eq!(parsed("hopper 7 setsid-every 3"), Ok(vec![hopper(Some(3))]));
+    fn hopper_takes_optional_clauses() {
+        let plain = Hops { generations: 7, ..Hops::default() };
+        assert_eq!(parsed("hopper 7 pause"), Ok(vec![Op::Hopper(plain.clone()), Op::Pause]));
+        let often = Hops { setsid_every: Some(3), ..plain.clone() };
+        assert_eq!(parsed("hopper 7 setsid-every 3"), Ok(vec![Op::Hopper(often.clone())]));
+        let all = Hops { double_every: Some(5), hold: 200, ..often };
+        assert_eq!(parsed("hopper 7 double-every 5 hold 200 setsid-every 3"), Ok(vec![Op::Hopper(all)]));
         assert!(parsed("hopper 7 setsid-every 0").is_err());
+        assert!(parsed("hopper 7 hold").is_err());
     }
 
     #[test]

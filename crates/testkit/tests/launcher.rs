@@ -229,3 +229,20 @@ fn storms_and_hoppers_survive_where_pids_run_out() {
         }
     });
 }
+
+#[test]
+fn a_command_is_handed_on() {
+    let test = "a_command_is_handed_on";
+    if let Some(mut command) = pidigree_testkit::handed_on() {
+        let status = command.status().expect("the binary runs");
+        assert_eq!(status.code(), Some(3));
+        return;
+    }
+    let here = std::env::current_exe().expect("a test knows its own executable");
+    let here = here.to_str().expect("its path is text");
+    let mut family = Family::builder()
+        .launcher(&["hand-on", here, "--exact", test, "--nocapture"])
+        .spawn("say below exit 3");
+    assert_eq!(family.fact("below").ppid, family.root_pid());
+    assert_eq!(family.child().wait().expect("a child can be waited for").code(), Some(0));
+}

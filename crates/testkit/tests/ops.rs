@@ -278,6 +278,80 @@ fn hopper_hands_on_through_its_generations() {
 }
 
 #[test]
+fn hopper_forks_twice_and_holds_if_told_to() {
+    let family = Family::spawn(
+        "subreaper fork [ hopper 3 double-every 3 hold 1000 orphaned say last pause ] say root pause",
+    );
+    let (last, root) = (family.fact("last"), family.fact("root"));
+    // The middle process of the third generation was its leader, and has ended.
+    assert_ne!(last.sid, root.sid);
+    assert_ne!(last.sid, last.pid);
+    assert!(stat(last.sid, 3).is_none_or(|state| state == "Z"));
+    assert_eq!(ppid(last.pid), root.pid);
+}
+
+#[test]
+fn bomb_forks_as_often_as_told() {
+    let family = Family::spawn("bomb 100 say boom pause");
+    let pids: std::collections::HashSet<u32> =
+        family.facts("boom", 101).iter().map(|fact| fact.pid).collect();
+    assert_eq!(pids.len(), 101);
+    assert!(!family.has_ended());
+    family.end();
+    family.wait_all();
+    assert_eq!(family.heard("boom").len(), 101);
+}
+
+#[test]
+fn spawn_starts_a_child_with_an_image_of_its_own() {
+    let family = Family::spawn(
+        ["spawn", "[", "name", "kid", "say", "kid", "pause", "]", "say", "root", "pause"].as_slice(),
+    );
+    let (kid, root) = (family.fact("kid"), family.fact("root"));
+    assert_eq!(ppid(kid.pid), root.pid);
+    let words = fs::read(format!("/proc/{}/cmdline", kid.pid)).expect("it runs");
+    assert!(words.ends_with(b"\0name\0kid\0say\0kid\0pause\0"), "{words:?}");
+}
+
+#[test]
+fn a_blocked_signal_is_taken() {
+    let mut family = Family::spawn("block 15 say ready take 15 exit 7");
+    let root = family.fact("ready").pid;
+    family.signal(root, 15);
+    assert_eq!(family.child().wait().expect("a child can be waited for").code(), Some(7));
+    // The end of the lifeline is the end of waiting, too
+    let mut family = Family::spawn("block 15 take 15 exit 7");
+    family.end();
+    assert_eq!(family.child().wait().expect("a child can be waited for").code(), Some(0));
+}
+
+#[test]
+fn unshare_mount_leaves_the_mount_namespace() {
+    require!(is_root(), "needs root, to have mount namespaces");
+    let family = Family::spawn("fork [ unshare-mount say elsewhere pause ] say here pause");
+    let namespace =
+        |name| fs::read_link(format!("/proc/{}/ns/mnt", family.fact(name).pid)).expect("it lives");
+    assert_ne!(namespace("elsewhere"), namespace("here"));
+}
+
+#[test]
+fn a_family_is_started_as_the_test_likes() {
+    let (family, mut child) = Family::builder().spawn_by("say root await exit 3", |command| {
+        command.env("PIDIGREE_HERE", "yes").spawn().expect("it can be run")
+    });
+    let root = family.fact("root").pid;
+    assert_eq!(root, child.id());
+    let environment = fs::read(format!("/proc/{root}/environ")).expect("it lives");
+    assert!(environment.windows(17).any(|window| window == b"PIDIGREE_HERE=yes"));
+    assert!(!family.has_ended());
+    family.poke(root);
+    family.wait_all();
+    assert!(family.has_ended());
+    drop(family);
+    assert_eq!(child.wait().expect("left to the test").code(), Some(3));
+}
+
+#[test]
 fn storm_forks_and_reaps() {
     let forks = || {
         let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");

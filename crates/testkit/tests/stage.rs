@@ -84,3 +84,18 @@ fn a_test_may_have_several_stages_and_requires_outside() {
     stage(name, LAUNCH, || assert!(soft_limit()));
     stage(name, &["nofile", "124", "456"], || assert!(!soft_limit()));
 }
+
+#[test]
+fn a_denial_may_come_late_and_is_for_every_thread() {
+    stage("a_denial_may_come_late_and_is_for_every_thread", LAUNCH, || {
+        assert!(std::fs::File::open("/dev/null").is_ok());
+        let (go, wait) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            wait.recv().expect("the word to go on");
+            std::fs::File::open("/dev/null").map(drop).map_err(|error| error.raw_os_error())
+        });
+        pidigree_testkit::deny_from_now("EIO", "openat");
+        go.send(()).expect("the other thread listens");
+        assert_eq!(other.join().expect("it ends"), Err(Some(5)));
+    });
+}

@@ -143,7 +143,10 @@ impl Helper {
 
     /// `None` when there is nothing to read now, or never again; 0 at the end of the stream.
     fn receive(&self, message: &mut [u8]) -> Result<Option<usize>> {
-        while !self.over {
+        if self.over {
+            return Ok(None);
+        }
+        loop {
             match recv(self.socket.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => return Ok(Some(length)),
                 Err(Errno::EAGAIN) => return Ok(None),
@@ -152,7 +155,6 @@ impl Helper {
                 Err(errno) => return Err(Error::os(None, HEAR, errno.into())),
             }
         }
-        Ok(None)
     }
 }
 

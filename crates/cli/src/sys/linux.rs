@@ -1,10 +1,15 @@
 //! Linux: /proc, through the `procfs` crate.
 
+#[path = "linux/signals.rs"]
+mod signals;
+
 use std::io::Read;
 
 use pidigree::Pid;
 
 use super::Details;
+
+pub(crate) use signals::Signals;
 
 /// `PF_KTHREAD` in `include/linux/sched.h`; field 9 of proc_pid_stat(5).
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -27,6 +32,13 @@ pub(crate) fn details(pid: Pid) -> Details {
         kernel: stat.as_ref().is_some_and(|stat| stat.flags & KERNEL_THREAD != 0),
         name: stat.map(|stat| stat.comm),
     }
+}
+
+/// The arguments, or else the short name in brackets, and nothing more: cheaper than `details`.
+pub(crate) fn command(pid: Pid) -> Option<String> {
+    let process = i32::try_from(pid.get()).ok().and_then(|raw| procfs::process::Process::new(raw).ok())?;
+    let name = || process.stat().ok().map(|stat| format!("[{}]", stat.comm));
+    arguments(&process).or_else(name)
 }
 
 /// As bytes, because arguments need not be text.

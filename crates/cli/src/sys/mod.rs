@@ -1,7 +1,7 @@
-//! What is only shown, never decided on: the system's own words about a process and about itself. The only home of
-//! `cfg(target_os)` in this program.
+//! What is only shown, never decided on: the system's own words about a process and about itself; and signals as they
+//! arrive. The only home of `cfg(target_os)` and of unsafe code in this program.
 //!
-//! A backend provides `details`, `backend` and `namespace`.
+//! A backend provides `details`, `command`, `namespace` and `Signals`.
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -11,7 +11,9 @@ mod backend;
 #[path = "other.rs"]
 mod backend;
 
-pub(crate) use backend::{details, namespace};
+pub(crate) use backend::{Signals, command, details, namespace};
+
+use pidigree::{Pid, Signal};
 
 /// What the system shows of whatever process has a PID; whose that is, is for the caller to make sure of.
 #[derive(Debug, Default)]
@@ -24,4 +26,20 @@ pub(crate) struct Details {
     pub(crate) name: Option<String>,
     /// It is a kernel thread.
     pub(crate) kernel: bool,
+}
+
+/// A signal that reached this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caught {
+    pub(crate) signal: Signal,
+    pub(crate) sender: Sender,
+}
+
+/// Where a signal came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// The kernel: of those that are caught here, the terminal's, for all of its foreground group.
+    Terminal,
+    /// A process; `None` for one that this PID namespace does not see.
+    Process(Option<Pid>),
 }

@@ -1,7 +1,7 @@
 //! `pidigree doctor`
 
 use crate::common::{pidigree, pidigree_in};
-use pidigree::Grade;
+use pidigree::{Backend, Grade};
 use pidigree_testkit::require;
 
 #[test]
@@ -10,13 +10,23 @@ fn json_has_every_question_and_the_facts() {
     let ran = pidigree(&["doctor", "--json"]);
     let unavailable = here.iter().any(|answer| answer.grade == Grade::Unavailable);
     assert_eq!(ran.code, Some(i32::from(unavailable)), "{ran:?}");
-    let (facts, answers): (Vec<_>, Vec<_>) =
+    let (facts, told): (Vec<_>, Vec<_>) =
         ran.json().into_iter().partition(|object| object.get("fact").is_some());
+    let (trees, answers): (Vec<_>, Vec<_>) =
+        told.into_iter().partition(|object| object.get("tree").is_some());
     assert_eq!(answers.len(), here.iter().len());
     for (answer, told) in here.iter().zip(&answers) {
         assert_eq!(told["question"], answer.question);
         assert_eq!(told["grade"], answer.grade.to_string().replace(' ', "-"));
         assert_eq!(told["reason"], answer.reason);
+    }
+    assert_eq!(trees.len(), Backend::ALL.len());
+    for (backend, told) in Backend::ALL.iter().zip(&trees) {
+        assert_eq!(told["tree"], backend.name());
+        assert!(told["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{told}");
+        assert_eq!(told["works"] == true, told["emptiness"].is_string(), "{told}");
+        // It needs nothing but /proc.
+        assert!(*backend != Backend::Poll || told["works"] == true, "{told}");
     }
     for fact in ["pidigree", "kernel", "backend", "boot", "pid-namespace", "user", "open-files", "processes"]
     {
@@ -28,7 +38,9 @@ fn json_has_every_question_and_the_facts() {
 #[test]
 fn text_is_a_table() {
     let ran = pidigree(&["doctor"]);
-    for word in ["QUESTION", "identity", "ancestry", "exit-status", "kernel", "open-files"] {
+    for word in
+        ["QUESTION", "identity", "ancestry", "exit-status", "kernel", "open-files", "TREE", "proc-connector"]
+    {
         assert!(ran.stdout.lines().any(|line| line.starts_with(word)), "{word}: {}", ran.stdout);
     }
 }

@@ -3,7 +3,7 @@
 use crate::common::{NOBODY, Ran, command, idle, pidigree};
 use pidigree_testkit::Family;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "tree",
     "ancestors",
     "is-descendant",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 11] = [
     "wait",
     "watch",
     "kill",
+    "run",
     "doctor",
     "completions",
     "man",
@@ -23,7 +24,7 @@ fn every_help_teaches() {
     for name in COMMANDS {
         assert!(all.contains(&format!("  {name}")), "{name} is missing: {all}");
         let help = pidigree(&[name, "--help"]).ended_with(0).stdout;
-        assert!(help.contains("\nExit codes:\n  0 "), "{help}");
+        assert!(help.contains("\nExit codes:\n  0"), "{help}");
         let (_, examples) = help.split_once("\nExamples:\n").unwrap_or_else(|| panic!("{help}"));
         assert!(examples.matches("  $ ").count() >= 2, "{help}");
         assert!(pidigree(&[name, "-h"]).ended_with(0).stdout.len() < help.len());
@@ -67,6 +68,9 @@ fn with(name: &str) -> Vec<Vec<&str>> {
         vec!["wait", name],
         vec!["wait", name, "--json", "--timeout", "1s"],
         vec!["watch", name],
+        vec!["wait", "--tree", name],
+        vec!["watch", "--tree", name],
+        vec!["kill", "--tree", "-s", "CONT", name],
         vec!["kill", "-s", "CONT", name],
     ]
 }
@@ -112,6 +116,7 @@ fn mistakes_are_one_line() {
         (vec!["wait", "--timeout", "soon", "1"], "soon"),
         (vec!["wait", "--timeout", "-5", "1"], "-5"),
         (vec!["kill", "--timeout", "5s", "1"], "--wait"),
+        (vec!["tree", "--follow"], "PID"),
         (vec!["alive", "--json", "--quiet", "p1:1"], "--quiet"),
     ] {
         pidigree(&line).failed_naming(word);

@@ -156,25 +156,35 @@ pub(crate) fn name_thread(name: &[u8]) -> io::Result<()> {
 
 /// Blocks SIGUSR1 in the calling thread, and in all that it starts.
 pub(crate) fn block_pokes() -> io::Result<()> {
-    Ok(pokes().thread_block()?)
+    block(Signal::SIGUSR1 as i32)
+}
+
+/// Blocks a signal in the calling thread, and in all that it starts.
+pub(crate) fn block(signal: i32) -> io::Result<()> {
+    Ok(set_of(signal)?.thread_block()?)
 }
 
 /// Waits until this process has received SIGUSR1, or standard input has reached its end (then false).
 pub(crate) fn wait_poke() -> io::Result<bool> {
-    let poked = SignalFd::with_flags(&pokes(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    take(Signal::SIGUSR1 as i32)
+}
+
+/// Waits until this process has received a signal that is blocked, or standard input has reached its end (then false).
+pub(crate) fn take(signal: i32) -> io::Result<bool> {
+    let taken = SignalFd::with_flags(&set_of(signal)?, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     loop {
-        if lifeline_ended(Some(poked.as_fd()), None)? {
+        if lifeline_ended(Some(taken.as_fd()), None)? {
             return Ok(false);
         }
         // Another thread may have been quicker
-        if poked.read_signal()?.is_some() {
+        if taken.read_signal()?.is_some() {
             return Ok(true);
         }
     }
 }
 
-fn pokes() -> SigSet {
-    SigSet::from_iter([Signal::SIGUSR1])
+fn set_of(signal: i32) -> io::Result<SigSet> {
+    Ok(SigSet::from_iter([Signal::try_from(signal)?]))
 }
 
 /// Ends the calling thread by the bare system call. In the main thread `pthread_exit` would unwind through Rust's

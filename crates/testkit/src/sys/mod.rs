@@ -22,8 +22,8 @@ pub(crate) use libc::{EAGAIN, ENOSYS, EPERM, SIGCONT, SIGKILL, SIGSTOP, SIGUSR1}
 pub(crate) use copy::{spawn_chain, spawn_idle, spawn_idle_as};
 pub(crate) use facts::{channel, hear, tell};
 pub(crate) use linux::{
-    NEW_TIME, Pidfd, become_subreaper, become_undumpable, block_pokes, clone_parent, die_with_parent,
-    executable, name_thread, thread_exit, wait_poke,
+    NEW_TIME, Pidfd, become_subreaper, become_undumpable, block, block_pokes, clone_parent, die_with_parent,
+    executable, name_thread, take, thread_exit, wait_poke,
 };
 pub(crate) use seccomp::{ERRNO_NAMES, call_named, install_filter};
 
@@ -207,6 +207,11 @@ fn wait_for(fds: &[BorrowedFd<'_>], what: PollFlags, timeout: Option<Duration>) 
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Standard output, to be duplicated.
+pub(crate) fn standard_output() -> BorrowedFd<'static> {
+    standard(libc::STDOUT_FILENO)
 }
 
 /// Standard input or output, without the standard library's handle: that one is made under a lock, and a fork by one

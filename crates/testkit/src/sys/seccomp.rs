@@ -25,6 +25,10 @@ pub(crate) fn call_named(name: &str) -> Option<Clause> {
         "pidfd_getfd" => (libc::SYS_pidfd_getfd, None),
         "pidfd_open" => (libc::SYS_pidfd_open, None),
         "pidfd_send_signal" => (libc::SYS_pidfd_send_signal, None),
+        "openat" => (libc::SYS_openat, None),
+        "prctl:PR_SET_CHILD_SUBREAPER" => {
+            (libc::SYS_prctl, Some((0, u32::MAX, libc::PR_SET_CHILD_SUBREAPER as u32)))
+        }
         "ptrace" => (libc::SYS_ptrace, None),
         "socket" => (libc::SYS_socket, None),
         "socket:AF_NETLINK" => (libc::SYS_socket, Some((0, u32::MAX, libc::AF_NETLINK as u32))),
@@ -37,7 +41,8 @@ pub(crate) fn call_named(name: &str) -> Option<Clause> {
 }
 
 /// Errors that `deny` knows by name.
-pub(crate) const ERRNO_NAMES: [(&str, i32); 8] = [
+pub(crate) const ERRNO_NAMES: [(&str, i32); 9] = [
+    ("EIO", libc::EIO),
     ("EPERM", libc::EPERM),
     ("ENOENT", libc::ENOENT),
     ("ESRCH", libc::ESRCH),
@@ -55,7 +60,7 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 
 /// Installs a seccomp filter under which the calls of `clauses` answer `errno`. Calls of another architecture (32-bit
 /// programs) pass: their numbers differ.
-pub(crate) fn install_filter(clauses: &[Clause], errno: i32) -> io::Result<()> {
+pub(crate) fn install_filter(clauses: &[Clause], errno: i32, in_every_thread: bool) -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -85,21 +90,22 @@ pub(crate) fn install_filter(clauses: &[Clause], errno: i32) -> io::Result<()> {
         }
     }
     program.push(allow);
-    attach(&mut program).or_else(|error| {
+    let flags = if in_every_thread { libc::SECCOMP_FILTER_FLAG_TSYNC } else { 0 };
+    attach(&mut program, flags).or_else(|error| {
         if error != Errno::EACCES {
             return Err(error.into());
         }
         // Without CAP_SYS_ADMIN a filter needs the promise that no execve gains privilege
         nix::sys::prctl::set_no_new_privs()?;
-        attach(&mut program).map_err(io::Error::from)
+        attach(&mut program, flags).map_err(io::Error::from)
     })
 }
 
-fn attach(program: &mut [libc::sock_filter]) -> Result<(), Errno> {
+fn attach(program: &mut [libc::sock_filter], flags: libc::c_ulong) -> Result<(), Errno> {
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: `filter` names a live array of that length, which the kernel copies
-    let outcome = unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter) };
+    let outcome = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) };
     Errno::result(outcome).map(drop)
 }
 
