@@ -1,6 +1,6 @@
 //! What is asked of the kernel: whether a tree's source says that it is empty, and who is in it where nobody tells.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -347,18 +347,24 @@ impl Inner {
         Ok(true)
     }
 
-    /// Members that are proven one by one, where no table can be.
-    pub(super) fn walk(&mut self, key: u64) -> Result<()> {
-        let members: Vec<Identity> = self.tree(key).lineage.members().copied().collect();
-        for member in members {
-            let family = match Process::reopen(&member).and_then(|process| process.descendants()) {
-                Ok(family) => family,
-                Err(error) if error.is_gone() || error.is_unsupported() => continue,
-                Err(error) => return Err(error),
-            };
-            self.found(key, &family)?;
+    /// Members that are proven link by link, where no table can be. Not by way of those that are excluded.
+    fn walk(&mut self, key: u64) -> Result<()> {
+        let mut walked = HashSet::new();
+        loop {
+            let members = self.tree(key).lineage.members().copied();
+            let new: Vec<Identity> = members.filter(|member| walked.insert(*member)).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for member in new {
+                let Some(process) = self.open_member(key, &member)? else { continue };
+                match process.children() {
+                    Ok(children) => self.found(key, &children)?,
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => return Err(error),
+                }
+            }
         }
-        Ok(())
     }
 
     /// Whoever is, or may be, a member has to be heard of: after a loss nobody may be.
