@@ -4,3 +4,8 @@
 pub fn check(parser: &str, input: &[u8]) {
     crate::parse::check::of(parser)(input);
 }
+
+/// Panics if the machine of trees breaks a promise when it is told this.
+pub fn lineage(input: &[u8]) {
+    crate::tree::lineage::check::lineage(input);
+}

@@ -168,6 +168,11 @@ impl Inner {
         let alive: Vec<(Pid, u64)> =
             alive.iter().filter_map(|&pid| Some((pid, connector.mark_of(pid)?))).collect();
         for key in self.fed() {
+            if self.trees[&key].lineage.suspects().next().is_some() {
+                // The kernel counts them, and what they start, as if they were members.
+                self.tree(key).look_after(Duration::ZERO);
+                continue;
+            }
             let members: Vec<(Identity, Option<Pid>)> = alive
                 .iter()
                 .filter(|(pid, mark)| self.told.contains(&(*pid, key)) || self.is_within(*mark, key))

@@ -10,7 +10,7 @@ mod evidence;
 mod follow;
 mod hear;
 mod kill;
-mod lineage;
+pub(crate) mod lineage;
 mod look;
 mod state;
 

@@ -120,9 +120,7 @@ impl FamilyBuilder {
             }
             command.arg(&executable);
         }
-        // What another thread forks meanwhile would have the speaking end until it executes something
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let (channel, stdout) = sys::channel().expect("a socket");
         let (stdin, lifeline) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
         command.args(&words).stdin(stdin).stdout(stdout);
@@ -146,6 +144,16 @@ impl FamilyBuilder {
         let lifeline = Mutex::new(Some(lifeline));
         (Family { root: None, lifeline, facts: Mutex::new(facts), _copies: copies }, started)
     }
+}
+
+/// Keeps families from being started, by this process, as long as it is held.
+///
+/// A child that another thread forks while a family is started has a copy of its speaking end until it executes something,
+/// so that [`Family::has_ended`] would be late. A test that asks that, and that starts processes by other means, does it
+/// under this guard.
+pub fn alone() -> impl Drop {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Family {

@@ -26,7 +26,7 @@ mod sys;
 mod wait;
 
 pub use binary::binary;
-pub use family::{Fact, Family, FamilyBuilder};
+pub use family::{Fact, Family, FamilyBuilder, alone};
 pub use help::main;
 pub use idle::{Chain, IdleChildren, chain, idle_children};
 pub use launcher::{deny_from_now, handed_on};

@@ -1,6 +1,13 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::parse::check;
+use crate::tree::lineage::check::lineage;
+
+/// What has a fuzz target: each parser, and the machine of trees.
+fn all() -> BTreeMap<&'static str, fn(&[u8])> {
+    check::ALL.into_iter().chain([("lineage", lineage as fn(&[u8]))]).collect()
+}
 
 /// What is committed for the fuzzer to start from, regressions included, is checked by every `cargo test` too.
 #[test]
@@ -12,7 +19,7 @@ fn every_seed_of_the_fuzz_targets_keeps_the_promises() {
         return;
     }
     let mut folders = list(&seeds);
-    for (name, check) in check::ALL {
+    for (name, check) in all() {
         let folder = seeds.join(name);
         let files = list(&folder);
         assert!(!files.is_empty(), "{name} has no seeds");
@@ -34,8 +41,7 @@ fn every_parser_has_its_fuzz_target() {
         eprintln!("skipped: no fuzz/fuzz_targets in this package");
         return;
     }
-    let expected: Vec<PathBuf> =
-        check::ALL.iter().map(|(name, _)| targets.join(format!("{name}.rs"))).collect();
+    let expected: Vec<PathBuf> = all().keys().map(|name| targets.join(format!("{name}.rs"))).collect();
     assert_eq!(list(&targets), expected);
 }
 

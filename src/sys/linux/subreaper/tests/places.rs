@@ -95,6 +95,7 @@ fn without_room_for_descriptors() {
         }
         // SAFETY: the call has no arguments that could be wrong.
         assert_eq!(
+            // SAFETY: a null status is allowed; nothing else is a pointer.
             Errno::result(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }),
             Err(Errno::ECHILD)
         );
