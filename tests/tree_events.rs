@@ -180,7 +180,7 @@ fn a_program_is_told_by_its_name() {
 #[test]
 fn threads_are_no_members() {
     where_told(|backend| {
-        let script = "thread [ say worker await thread-exit ] thread [ thread-exit ] say root await";
+        let script = "thread [ say worker pause ] thread [ thread-exit ] say root await";
         let (family, tree, _child) = spawn(&on(backend), script);
         let (root, worker) = (family.fact("root"), family.fact("worker"));
         assert!(!tree.contains(pid(worker.tid)).unwrap(), "{backend}");

@@ -206,6 +206,7 @@ impl<'a> Begun<'a> {
             Source::Cgroup(_) => self.feed(),
             _ => false,
         };
+        let mark = matches!(source, Source::Poll { .. }).then(|| self.mark(command));
         let mut held = None;
         let child = sys::spawn_held(
             command,
@@ -215,17 +216,31 @@ impl<'a> Begun<'a> {
                     cgroup.add(pid)?;
                 }
                 let lineage = self.lineage_of_spawned(*root.identity())?;
-                let follow = self.follow(*root.identity(), lineage, source, fed);
+                let mut follow = self.follow(*root.identity(), lineage, source, fed);
+                follow.evidence.extend(mark.clone());
                 self.enter(follow, Some(1))?;
                 held = Some(root);
                 Ok(())
             },
-            |command| command.spawn().map_err(|error| Error::os(None, SPAWN, error)),
+            |command| {
+                let spawned = command.spawn().map_err(|error| Error::os(None, SPAWN, error));
+                if let Some(Proof::Environment(name, _)) = &mark {
+                    command.env_remove(name);
+                }
+                spawned
+            },
         )?;
         let root = held.ok_or_else(|| Error::malformed(None, SPAWN, "nobody held it"))?;
         let (child, spawned) = TreeChild::new(child, root, false);
         self.lock().tree(self.follower.key).hand(spawned);
         Ok((self.tree(), child))
+    }
+
+    /// Something that all that it starts inherits, and nobody else has: a variable that is named for this tree alone.
+    fn mark(&self, command: &mut Command) -> Proof {
+        let name = format!("PIDIGREE_TREE_{}_{}", Pid::current(), self.began);
+        command.env(&name, "1");
+        Proof::Environment(name, "1".to_owned())
     }
 
     /// The root is a child of a helper, which is the first member to the machine, and hidden.
@@ -276,6 +291,9 @@ impl<'a> Begun<'a> {
         for evidence in &self.builder.evidence {
             follow.evidence.extend(Proof::of(evidence, root)?);
         }
+        // Nobody joins a session but by being forked into it.
+        let leads = sys::session_of(root.pid()) == Some(root.pid());
+        follow.evidence.extend(leads.then(|| Proof::Session(root.pid())));
         follow.coverage = coverage::of_attached(&follow.source, self.is_filtered());
         let key = self.follower.key;
         self.enter(follow, None)?;

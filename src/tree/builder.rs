@@ -33,7 +33,8 @@ pub enum Backend {
     ProcConnector,
     /// A helper process between us and the root. Spawned trees only.
     Subreaper,
-    /// Scans.
+    /// Scans. A root that it spawns, and so all that that starts, has a variable `PIDIGREE_TREE_…` in its environment, by
+    /// which orphans are known.
     Poll,
 }
 

@@ -74,7 +74,7 @@ fn of_connector(promise: Promise, more: &str) -> Coverage {
 fn of_poll() -> Coverage {
     let reason = format!(
         "emptiness is believed only of a scan during which nothing was forked on the whole machine, and comes late by one pause between scans; \
-         orphans that could be its own or others' hold it back; {UNSEEN}"
+         orphans are known by a variable in the environment (PIDIGREE_TREE_…) or by their session, and hold it back where they cannot be; {UNSEEN}"
     );
     Coverage { emptiness: Promise::BestEffort, members: Promise::BestEffort, reason }
 }

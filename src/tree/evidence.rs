@@ -7,7 +7,6 @@ use crate::state::State;
 use crate::sys;
 use crate::tree::builder::Evidence;
 use crate::tree::follow::Follow;
-use crate::tree::lineage::Row;
 
 /// [`Evidence`], as it stood with the root when the tree was attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +41,15 @@ impl Proof {
     }
 }
 
-/// Those of the table that carry a proof and are no members yet. One that does not let itself be read is none, because
-/// the caller trusts the evidence of those that do; [`Coverage`](crate::Coverage) says so.
-pub(super) fn search(follow: &Follow, table: &[Row]) -> Result<Vec<Process>> {
+/// Those of these that carry a proof and are no members yet. One that does not let itself be read is none, because the
+/// caller trusts the evidence of those that do; [`Coverage`](crate::Coverage) says so.
+pub(super) fn search(follow: &Follow, among: impl IntoIterator<Item = Pid>) -> Result<Vec<Process>> {
     let mut found = Vec::new();
     if follow.evidence.is_empty() {
         return Ok(found);
     }
-    for row in table.iter().filter(|row| follow.lineage.member(row.pid).is_none()) {
-        let process = match Process::open(row.pid) {
+    for pid in among.into_iter().filter(|&pid| follow.lineage.member(pid).is_none()) {
+        let process = match Process::open(pid) {
             Ok(process) => process,
             Err(error) if error.is_gone() || error.is_thread() => continue,
             Err(error) => return Err(error),

@@ -249,6 +249,8 @@ impl Inner {
         sys::scan(|pid, parent| {
             parents.insert(pid, parent);
         })?;
+        let evident = evidence::search(self.tree(key), parents.keys().copied())?;
+        self.found(key, &evident)?;
         let mut proven = false;
         for _ in 0..TRIES {
             let before = forks()?;
@@ -305,18 +307,22 @@ impl Inner {
         began: u64,
     ) -> Result<bool> {
         let mut table = Vec::with_capacity(parents.len());
+        let mut new = Vec::new();
         for pid in sys::listing()? {
             let parent = match parents.get(&pid) {
                 Some(parent) => *parent,
                 None => match sys::parent_of(pid) {
-                    Ok(parent) => *parents.entry(pid).or_insert(parent),
+                    Ok(parent) => {
+                        new.push(pid);
+                        *parents.entry(pid).or_insert(parent)
+                    }
                     Err(error) if error.is_gone() || error.is_thread() || error.is_denied() => continue,
                     Err(error) => return Err(error),
                 },
             };
             table.push(Row { pid, parent });
         }
-        let evident = evidence::search(self.tree(key), &table)?;
+        let evident = evidence::search(self.tree(key), new)?;
         self.found(key, &evident)?;
         let mut trouble = None;
         let mut details = |pid: Pid| match details_of(pid) {

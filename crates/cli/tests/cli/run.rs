@@ -80,7 +80,9 @@ fn it_ends_as_the_command_did() {
 
 /// With this backend, if it works here.
 fn ends_as_the_command_did(backend: Backend) {
-    let (code, told) = told(&["--backend", backend.name()], "sleep 0.1 & exit 7");
+    // While others fork, polling cannot tell whose an orphan is.
+    let script = if backend == Backend::Poll { "exit 7" } else { "sleep 0.1 & exit 7" };
+    let (code, told) = told(&["--backend", backend.name()], script);
     require!(code != Some(125), "{backend} does not work here");
     assert_eq!(code, Some(7), "{told:?}");
     assert_eq!(told[0]["backend"], backend.name());
@@ -299,15 +301,16 @@ fn until(running: &mut Running, wanted: impl Fn(&Value) -> bool) -> Value {
 
 #[test]
 fn a_signal_to_pidigree_alone_is_passed_on() {
+    // bash, since dash can lose a trap that comes between two waits.
     let script = "trap 'kill $!; exit 9' TERM; sleep 1000 & echo ready; wait";
-    let mut running = Running::start(&["run", "-q", "--", "sh", "-c", script]);
+    let mut running = Running::start(&["run", "-q", "--", "bash", "-c", script]);
     assert_eq!(running.line(), "ready\n");
     signal(&running, Signal::SIGTERM);
     assert_eq!(running.code(), Some(9));
 
     let script = "trap 'echo hup' HUP; trap 'echo usr1' USR1; trap 'kill $!; exit 9' QUIT; sleep 1000 & echo ready;\
                   while :; do wait; done";
-    let mut running = Running::start(&["run", "-q", "--", "sh", "-c", script]);
+    let mut running = Running::start(&["run", "-q", "--", "bash", "-c", script]);
     assert_eq!(running.line(), "ready\n");
     for (name, line) in [(Signal::SIGHUP, "hup\n"), (Signal::SIGUSR1, "usr1\n")] {
         signal(&running, name);
@@ -342,7 +345,7 @@ fn a_signal_to_the_group_ends_all_of_it() {
 fn a_command_that_signals_its_own_group_is_not_signalled_again() {
     // A second SIGUSR1 would come before the SIGUSR2, which pidigree passes on after it.
     let script = "n=0; trap 'n=$((n+1))' USR1; trap 'kill $!; exit $n' USR2; kill -USR1 0; sleep 1000 & echo ready; while :; do wait; done";
-    let mut running = Running::of(command(&["run", "-q", "--", "sh", "-c", script]).process_group(0));
+    let mut running = Running::of(command(&["run", "-q", "--", "bash", "-c", script]).process_group(0));
     assert_eq!(running.line(), "ready\n");
     signal(&running, Signal::SIGUSR2);
     assert_eq!(running.code(), Some(1));

@@ -103,7 +103,7 @@ fn an_interrupt_reaches_the_command_once() {
     // A second SIGINT would come before the SIGUSR1, which pidigree passes on after it.
     let script = "n=0; trap 'n=$((n+1)); echo got $n' INT; trap 'kill $!; exit $((40+n))' USR1; \
                   sleep 1000 & echo begun; while :; do wait; done";
-    let mut terminal = Terminal::run(&[BINARY, "run", "-q", "--", "sh", "-c", script]);
+    let mut terminal = Terminal::run(&[BINARY, "run", "-q", "--", "bash", "-c", script]);
     terminal.see("begun");
     terminal.type_(CTRL_C);
     terminal.see("got 1");
