@@ -64,13 +64,13 @@ fn handlers_run_in_all_of_fifty(backend: Backend) {
     bystander.is_unharmed();
 }
 
-/// It stops by itself after 25,000 forks at most, and holds 3,000 processes by then.
+/// It stops by itself after 7,000 forks at most, and holds 1,500 processes by then.
 fn a_bomb_is_killed(backend: Backend) {
     let bystander = Bystander::start();
-    let hoppers = "fork [ hopper 2000 setsid-every 7 double-every 11 pause ] ".repeat(10);
+    let hoppers = "fork [ hopper 1000 setsid-every 7 double-every 11 pause ] ".repeat(5);
     // Whoever polls cannot know an orphan for a member, or kill it.
     let hoppers = if backend == Backend::Poll { "" } else { &hoppers };
-    let (family, tree, mut child) = spawn(&on(backend), format!("{hoppers} say root bomb 3000 pause"));
+    let (family, tree, mut child) = spawn(&on(backend), format!("{hoppers} say root bomb 1500 pause"));
     family.fact("root");
     let sent = tree.kill(Signal::KILL).unwrap();
     assert!(sent > 0, "{backend}");

@@ -231,8 +231,8 @@ impl<'a> Begun<'a> {
             },
         )?;
         let root = held.ok_or_else(|| Error::malformed(None, SPAWN, "nobody held it"))?;
-        let (child, spawned) = TreeChild::new(child, root, false);
-        self.lock().tree(self.follower.key).hand(spawned);
+        let (child, spawned) = TreeChild::new(child, root.clone(), false);
+        self.lock().tree(self.follower.key).hand(spawned, root);
         Ok((self.tree(), child))
     }
 
@@ -276,9 +276,9 @@ impl<'a> Begun<'a> {
         // What was told of it, if it ended at once, had less to go by.
         inner.tree(key).root_is(*process.identity());
         selector.add(helper.as_fd(), key, Interest::Readable)?;
-        let (child, spawned) = TreeChild::new(child, process, true);
+        let (child, spawned) = TreeChild::new(child, process.clone(), true);
         let follow = inner.tree(key);
-        follow.hand(spawned);
+        follow.hand(spawned, process);
         follow.go_on(helper)?;
         drop(inner);
         Ok((self.tree(), child))
@@ -335,6 +335,7 @@ impl<'a> Begun<'a> {
             let helper = *process.identity();
             inner.mind(key, &helper)?;
         }
+        inner.list_cgroup(key)?;
         inner.look(key, true);
         drop(inner);
         Ok(self.tree())

@@ -30,10 +30,14 @@ pub(super) struct Follow {
     /// The root is the first child of the hidden member, which has not been seen yet.
     pub(super) root_to_come: bool,
     pub(super) root_status: Option<ExitStatus>,
+    /// Of a tree that we have spawned.
+    root_process: Option<Process>,
     pub(super) lineage: Lineage,
     pub(super) source: Source,
     /// The connector tells of every member.
     pub(super) fed: bool,
+    /// But after a loss it tells of none, before a scan has shown whom to track.
+    pub(super) untracked: bool,
     pub(super) coverage: Coverage,
     pub(super) evidence: Vec<Proof>,
     /// When it began, on the kernel's monotonic clock, in nanoseconds.
@@ -110,9 +114,11 @@ impl Follow {
             root,
             root_to_come: false,
             root_status: None,
+            root_process: None,
             lineage,
             source,
             fed,
+            untracked: false,
             coverage,
             evidence: Vec::new(),
             began,
@@ -244,7 +250,10 @@ impl Follow {
 
     pub(super) fn root_ended(&mut self, status: ExitStatus) {
         // What is known stays known.
-        let known = self.root_status.filter(|known| *known != ExitStatus::Unknown).unwrap_or(status);
+        let mut known = self.root_status.filter(|known| *known != ExitStatus::Unknown).unwrap_or(status);
+        if let (ExitStatus::Unknown, Some(root)) = (known, &self.root_process) {
+            known = root.handle.exit_status();
+        }
         self.root_status = Some(known);
         if let Some(spawned) = &self.spawned {
             spawned.tell(known);
@@ -265,7 +274,8 @@ impl Follow {
     }
 
     /// Takes what was spawned, to tell it how the root ended.
-    pub(super) fn hand(&mut self, spawned: Arc<Spawned>) {
+    pub(super) fn hand(&mut self, spawned: Arc<Spawned>, root: Process) {
+        self.root_process = Some(root);
         if let Some(status) = self.root_status {
             spawned.tell(status);
         }

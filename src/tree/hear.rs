@@ -149,7 +149,9 @@ impl Inner {
 
     fn scan_all_fed(&mut self) {
         for key in self.fed() {
-            self.tree(key).look_after(Duration::ZERO);
+            let follow = self.tree(key);
+            follow.untracked = true;
+            follow.look_after(Duration::ZERO);
         }
     }
 
@@ -168,8 +170,9 @@ impl Inner {
         let alive: Vec<(Pid, u64)> =
             alive.iter().filter_map(|&pid| Some((pid, connector.mark_of(pid)?))).collect();
         for key in self.fed() {
-            if self.trees[&key].lineage.suspects().next().is_some() {
-                // The kernel counts them, and what they start, as if they were members.
+            let follow = &self.trees[&key];
+            // Who is not tracked is not counted; and suspects, and what they start, are counted as if they were members.
+            if follow.untracked || follow.lineage.suspects().next().is_some() {
                 self.tree(key).look_after(Duration::ZERO);
                 continue;
             }

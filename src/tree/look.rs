@@ -82,6 +82,20 @@ impl Inner {
         Ok(())
     }
 
+    /// Whoever is in its cgroup, until a look finds nobody new: from then on all are heard of.
+    pub(super) fn list_cgroup(&mut self, key: u64) -> Result<()> {
+        for _ in 0..TRIES {
+            let follow = self.tree(key);
+            let Source::Cgroup(cgroup) = &follow.source else { return Ok(()) };
+            let (seen, listed) = (follow.seen, cgroup.members()?);
+            self.find(key, &listed)?;
+            if self.tree(key).seen == seen {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The kernel says that nobody is left. Members that were moved elsewhere can be, and of others the end is about to
     /// be told.
     fn settle(&mut self, key: u64) -> Result<()> {
@@ -268,6 +282,7 @@ impl Inner {
                 continue;
             }
             self.mind_all(key)?;
+            self.tree(key).untracked = false;
             // Whoever was found may have forked before the connector was told to follow it.
             let follow = self.tree(key);
             let grown = follow.fed && follow.seen > known && follow.emptied.is_none();

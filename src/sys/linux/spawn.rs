@@ -51,6 +51,11 @@ pub(crate) fn spawn_held<C>(
     spawn: impl FnOnce(&mut Command) -> Result<C>,
 ) -> Result<C> {
     let failed = |error| Error::os(None, SPAWN, error);
+    if !children_are_here() {
+        let reason =
+            "children of this process are in another PID namespace, where their PIDs mean nothing to us";
+        return Err(Error::unsupported(None, SPAWN, reason));
+    }
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let (our_number, their_number) = (ours.as_raw_fd(), theirs.as_raw_fd());
     let _hook = Hook::add(command, move || {
@@ -59,7 +64,7 @@ pub(crate) fn spawn_held<C>(
         ask_and_wait(their_number).map_err(io::Error::from)
     });
     std::thread::scope(|scope| {
-        let placing = scope.spawn(move || -> Result<()> {
+        let place = move || -> Result<()> {
             let mut pid = [0; 4];
             if ours.read_exact(&mut pid).is_err() {
                 // It was not forked; spawn says why.
@@ -69,13 +74,26 @@ pub(crate) fn spawn_held<C>(
                 .ok_or_else(|| Error::malformed(None, SPAWN, "the child has no PID in this namespace"))?;
             placed(pid)?;
             ours.write_all(&[1]).map_err(failed)
-        });
+        };
+        let placing = std::thread::Builder::new().spawn_scoped(scope, place).map_err(failed)?;
         let spawned = spawn(command);
         // Whoever waits for a child that was not forked sees the end of the stream now.
         drop(theirs);
         placing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         spawned
     })
+}
+
+/// Not after unshare(2) or setns(2) of a PID namespace, which are for the children alone.
+fn children_are_here() -> bool {
+    let inode = |name: &str| nix::sys::stat::stat(name).map(|stat| stat.st_ino);
+    match (inode("/proc/thread-self/ns/pid"), inode("/proc/thread-self/ns/pid_for_children")) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
+        // ENOENT: unshared, and no child has made it yet.
+        (Ok(_), Err(_)) => false,
+        // Without /proc, or the namespaces, there is nothing to compare.
+        (Err(_), _) => true,
+    }
 }
 
 /// In the child: says its PID, and waits for the word to go on.

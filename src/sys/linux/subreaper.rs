@@ -4,8 +4,8 @@
 //! The caller is never made a subreaper: it would be given orphans that it does not know of. The helper is a fork of the
 //! caller that never executes a program: std's child is the helper, and the root is the helper's.
 //!
-//! It costs a process, and the memory that the caller writes to from then on, which exists twice until the tree is empty.
-//! It sleeps without waking up while nothing ends.
+//! It costs a process, a second fork (each takes as long as the caller is big), and the memory that the caller writes to from
+//! then on, which exists twice until the tree is empty. It sleeps without waking up while nothing ends.
 //!
 //! Hooks of the command's own (`pre_exec`) run in the helper, before the root is forked, which inherits what they did,
 //! except PR_SET_PDEATHSIG: fork clears that, and the helper does without, since it is to outlive the caller. A group or a

@@ -132,7 +132,7 @@ impl Reaper {
         let Some(status) = self.root_status else { syscall::die() };
         self.outbox.push_kept(Record::Empty { at: monotonic() });
         self.flush();
-        while !self.outbox.is_empty() {
+        while !self.outbox.is_empty() && self.socket.is_some() {
             self.sleep();
             self.flush();
         }
@@ -178,12 +178,10 @@ impl Reaper {
     }
 
     fn flush(&mut self) {
-        let sent = match &self.socket {
-            Some(socket) => self.outbox.flush(socket.as_fd()),
-            None => Err(Errno::EPIPE),
-        };
-        if sent.is_err() {
-            self.left_alone();
+        if let Some(socket) = &self.socket {
+            if self.outbox.flush(socket.as_fd()).is_err() {
+                self.left_alone();
+            }
         }
     }
 
@@ -218,7 +216,6 @@ impl Reaper {
 
     fn left_alone(&mut self) {
         self.socket = None;
-        self.outbox = Outbox::new();
         self.going = true;
         self.killing = self.on_death == OnDeath::Kill;
     }

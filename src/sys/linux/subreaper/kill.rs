@@ -42,11 +42,12 @@ pub(super) fn kill_children(mut ended: impl FnMut(i32, i32)) {
     }
 }
 
-/// The most that kernel.pid_max can be set to (proc(5)). Asking for each takes SWEEP.
+/// The most that kernel.pid_max can be set to (proc(5)). Asking for each takes seconds.
 const PID_MAX_LIMIT: i32 = if cfg!(target_pointer_width = "64") { 4 << 20 } else { 32768 };
 
-/// Visits each PID of the kernel's list of this thread's children, which has all of them while nobody is reaped.
-fn each_listed(mut each: impl FnMut(i32)) -> Result<(), Errno> {
+/// Visits each PID of the kernel's list of this thread's children. It can skip one when the one before is reaped meanwhile;
+/// but then a SIGCHLD of that one is waiting, and with it another reading.
+pub(super) fn each_listed(mut each: impl FnMut(i32)) -> Result<(), Errno> {
     let file: OwnedFd =
         open(c"/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut buffer = [0; 1024];

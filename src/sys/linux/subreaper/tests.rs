@@ -7,7 +7,7 @@ use std::process::{ChildStdout, Stdio};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
-use pidigree_testkit::{DEADLINE, binary, eventually};
+use pidigree_testkit::{DEADLINE, binary, default_signals, eventually};
 
 use super::*;
 use crate::state::State;
@@ -42,6 +42,7 @@ impl Tended {
     }
 
     fn spawn_held(command: &mut Command, on_death: OnDeath) -> Tended {
+        default_signals();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let (helper, mut child, root) = Helper::spawn(command, on_death).unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -148,6 +149,10 @@ fn signal(pid: Pid, signal: Signal) {
 
 fn state(pid: Pid) -> State {
     Handle::open(pid).map_or(State::Gone, |handle| handle.state().unwrap())
+}
+
+fn children_of(pid: Pid) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
 }
 
 /// The children of this thread, zombies too.

@@ -91,6 +91,7 @@ fn the_end_of_a_thread_does_not_end_the_helper() {
 /// The mask and what is ignored: as the caller's, and as std leaves it.
 #[test]
 fn the_root_takes_signals_as_it_would_without() {
+    default_signals();
     let mut blocked = SigSet::empty();
     blocked.add(Signal::SIGUSR2);
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None).unwrap();
@@ -121,6 +122,7 @@ fn the_root_takes_signals_as_it_would_without() {
 
 #[test]
 fn what_a_terminal_sends_ends_the_root_and_not_the_helper() {
+    default_signals();
     let mut leader = Command::new("cat").stdin(Stdio::piped()).process_group(0).spawn().unwrap();
     let group = leader.id() as i32;
     let mut tended = Tended::spawn(
@@ -263,6 +265,7 @@ fn a_helper_is_held_before_it_forks() {
 /// The group is one that is there already, as a shell's pipeline has it.
 #[test]
 fn a_hook_that_joins_a_group_is_heeded() {
+    default_signals();
     let mut leader = Command::new("cat").stdin(Stdio::piped()).process_group(0).spawn().unwrap();
     let group = nix::unistd::Pid::from_raw(leader.id() as i32);
     let mut command = Command::new(binary());

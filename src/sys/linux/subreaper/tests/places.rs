@@ -26,8 +26,8 @@ fn without_close_range() {
     stage(&format!("{HERE}::without_close_range"), &["deny", "ENOSYS", CLOSE_RANGE], || {
         let mut tended = Tended::script("say root pause");
         tended.fact("root");
-        let files = std::fs::read_dir(format!("/proc/{}/fd", tended.helper_pid())).unwrap().count();
-        assert_eq!(files, 2);
+        let files = || std::fs::read_dir(format!("/proc/{}/fd", tended.helper_pid())).unwrap().count();
+        eventually("the helper is ready", || (files() == 2).then_some(()));
         drop(tended);
         closes_and_kills();
     });
