@@ -107,6 +107,15 @@ impl Spawned {
         }
     }
 
+    /// How the root ended, if it is a child of ours, and has.
+    pub(super) fn seen(&self) -> Option<ExitStatus> {
+        if self.is_helper {
+            return None;
+        }
+        // std keeps the status for whoever waits later.
+        lock(&self.child).try_wait().ok().flatten().map(from_std)
+    }
+
     /// What the helper said of the root, or that it cannot say anything any more.
     pub(super) fn tell(&self, status: ExitStatus) {
         lock(&self.told).get_or_insert(status);

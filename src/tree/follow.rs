@@ -194,8 +194,10 @@ impl Follow {
                     if hidden == Some(member.pid()) {
                         continue;
                     }
+                    let mut status = status;
                     if member == self.root {
                         self.root_ended(status);
+                        status = self.root_status.unwrap_or(status);
                     }
                     self.push(TreeEvent::Left { member, status, at: since });
                 }
@@ -253,6 +255,9 @@ impl Follow {
         let mut known = self.root_status.filter(|known| *known != ExitStatus::Unknown).unwrap_or(status);
         if let (ExitStatus::Unknown, Some(root)) = (known, &self.root_process) {
             known = root.handle.exit_status();
+        }
+        if let (ExitStatus::Unknown, Some(spawned)) = (known, &self.spawned) {
+            known = spawned.seen().unwrap_or(known);
         }
         self.root_status = Some(known);
         if let Some(spawned) = &self.spawned {
