@@ -196,6 +196,13 @@ impl<'a> Begun<'a> {
     }
 
     fn poll(&self) -> Result<Source> {
+        if Process::current()?.identity().unique_id().is_none() {
+            return Err(Error::unsupported(
+                None,
+                "scan for the members of a process tree",
+                "without pidfs (Linux 6.9) a scan cannot tell a young process from the next one with its PID",
+            ));
+        }
         forks().map(|_| Source::Poll { pause: Duration::ZERO })
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::identity::Identity;
+use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::process::Process;
 use crate::state::ExitStatus;
@@ -19,7 +19,7 @@ impl Inner {
     /// Takes in the connector's notices, all that there are.
     pub(super) fn hear_connector(&mut self) {
         let mut notices = Vec::new();
-        let mut named: Vec<(u64, Pid, u64)> = Vec::new();
+        let mut named: Vec<Named> = Vec::new();
         let mut lost = false;
         loop {
             notices.clear();
@@ -29,9 +29,13 @@ impl Inner {
                 break;
             }
             // A name that was read before this reading is of that exec, unless there was another one by then.
-            for (key, pid, number) in named.drain(..) {
-                let again =
-                    |notice: &Notice| matches!(notice, Notice::Executed { pid: other, .. } if *other == pid);
+            for Named { key, pid, number, proven } in named.drain(..) {
+                let again = |notice: &Notice| match *notice {
+                    Notice::Executed { pid: other, .. } => other == pid,
+                    // It may have ended before, and another one have had its PID.
+                    Notice::Ended { pid: other, .. } => other == pid && !proven,
+                    _ => false,
+                };
                 if notices.iter().any(again) {
                     self.tree(key).queue.unname(number);
                 }
@@ -107,15 +111,15 @@ impl Inner {
     }
 
     /// `read`: whether the name can be of this exec, and not of a later one.
-    fn executed(&mut self, pid: Pid, read: bool, at: u64, named: &mut Vec<(u64, Pid, u64)>) {
+    fn executed(&mut self, pid: Pid, read: bool, at: u64, named: &mut Vec<Named>) {
         for key in self.trees_of(pid) {
             let follow = self.tree(key);
             let Some(member) = follow.executes(pid) else { continue };
-            let program = if read { name_of(&member) } else { None };
-            let is_named = program.is_some();
+            let name = if read { name_of(&member) } else { None };
+            let (program, proven) = name.map_or((None, None), |(name, proven)| (Some(name), Some(proven)));
             let number = follow.executed(member, program, at);
-            if is_named {
-                named.push((key, pid, number));
+            if let Some(proven) = proven {
+                named.push(Named { key, pid, number, proven });
             }
         }
     }
@@ -360,7 +364,21 @@ fn status_of(member: &Identity) -> ExitStatus {
     Process::reopen(member).map_or(ExitStatus::Unknown, |process| process.handle.exit_status())
 }
 
-/// What a member runs, if it can be proven to be of this very process.
-fn name_of(member: &Identity) -> Option<String> {
-    Process::reopen(member).ok()?.handle.name().ok()
+/// What a member runs, and whether that is proven to be of this very process. If not, nobody had told of its end by then.
+fn name_of(member: &Identity) -> Option<(String, bool)> {
+    let process = Process::open(member.pid()).ok()?;
+    let name = process.handle.name().ok()?;
+    match process.handle.identity(false).same_process(member) {
+        Sameness::Same => Some((name, true)),
+        Sameness::Unknown if !is_bare(member) => Some((name, false)),
+        _ => None,
+    }
+}
+
+/// The name of a program that an event was given.
+struct Named {
+    key: u64,
+    pid: Pid,
+    number: u64,
+    proven: bool,
 }
