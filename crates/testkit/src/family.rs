@@ -266,6 +266,19 @@ impl Family {
     ///
     /// When there is no such member, or it has not ended within [`DEADLINE`].
     pub fn wait_ended(&self, pid: u32) {
+        if matches!(self.lock().members.get(&pid), Some(None)) {
+            // Where pidfds are denied there is only /proc, which says `Z` for a while; and of a main thread that has
+            // ended before the others, too.
+            return crate::eventually("a member has ended", || {
+                let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+                if threads > 1 {
+                    return None;
+                }
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+                (!matches!(state, Some('R' | 'S' | 'D' | 'T' | 't' | 'I'))).then_some(())
+            });
+        }
         let ended = self.pidfd(pid).wait_ended(DEADLINE);
         assert!(ended.expect("a pidfd can be polled"), "{pid} has not ended within {DEADLINE:?}");
     }
