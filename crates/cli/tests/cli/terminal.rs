@@ -33,7 +33,8 @@ impl Terminal {
         let end = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned().expect("a descriptor");
         let mut command = Command::new(args[0]);
         command.args(&args[1..]).stdin(end(&pty.slave)).stdout(end(&pty.slave)).stderr(end(&pty.slave));
-        command.env("PS1", "ready> ").env("TERM", "dumb").env_remove("BASH_ENV");
+        // A terminal that shows no colours: neither does `CI`, which asks for them whatever the terminal is.
+        command.env("PS1", "ready> ").env("TERM", "dumb").env("NO_COLOR", "1").env_remove("BASH_ENV");
         let hook = move || {
             nix::unistd::setsid()?;
             // The first terminal that the leader of a session opens is the session's.
