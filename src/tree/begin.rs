@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::ancestry;
 use crate::error::{Error, Result};
@@ -17,10 +17,10 @@ use crate::tree::builder::{Backend, OnTrackerDeath, TreeBuilder};
 use crate::tree::child::TreeChild;
 use crate::tree::coverage;
 use crate::tree::engine::{Engine, Follower, Locked};
-use crate::tree::evidence::Proof;
+use crate::tree::evidence::{MARK, MARKED, Proof};
 use crate::tree::follow::{Follow, Source, Word};
 use crate::tree::lineage::{Input, Lineage};
-use crate::tree::look::{forks, told_until};
+use crate::tree::scan::{forks, told_until};
 use crate::tree::state::{Kept, TreeState};
 
 const SPAWN: &str = "spawn the root of a tree";
@@ -196,14 +196,7 @@ impl<'a> Begun<'a> {
     }
 
     fn poll(&self) -> Result<Source> {
-        if Process::current()?.identity().unique_id().is_none() {
-            return Err(Error::unsupported(
-                None,
-                "scan for the members of a process tree",
-                "without pidfs (Linux 6.9) a scan cannot tell a young process from the next one with its PID",
-            ));
-        }
-        forks().map(|_| Source::Poll { pause: Duration::ZERO })
+        forks().map(|_| Source::Poll)
     }
 
     /// The root is a child of this process, and held until it has been entered.
@@ -213,7 +206,13 @@ impl<'a> Begun<'a> {
             Source::Cgroup(_) => self.feed(),
             _ => false,
         };
-        let mark = matches!(source, Source::Poll { .. }).then(|| self.mark(command));
+        // Where it may come to a scan, and the kernel marks nobody.
+        let is_marked = match &source {
+            Source::Poll => true,
+            Source::Connector => !self.is_filtered(),
+            _ => false,
+        };
+        let mark = is_marked.then(|| self.mark(command));
         let mut held = None;
         let child = sys::spawn_held(
             command,
@@ -231,7 +230,7 @@ impl<'a> Begun<'a> {
             },
             |command| {
                 let spawned = command.spawn().map_err(|error| Error::os(None, SPAWN, error));
-                if let Some(Proof::Environment(name, _)) = &mark {
+                if let Some(Proof::Mark(name)) = &mark {
                     command.env_remove(name);
                 }
                 spawned
@@ -243,11 +242,10 @@ impl<'a> Begun<'a> {
         Ok((self.tree(), child))
     }
 
-    /// Something that all that it starts inherits, and nobody else has: a variable that is named for this tree alone.
     fn mark(&self, command: &mut Command) -> Proof {
-        let name = format!("PIDIGREE_TREE_{}_{}", Pid::current(), self.began);
-        command.env(&name, "1");
-        Proof::Environment(name, "1".to_owned())
+        let name = format!("{MARK}{}_{}", Pid::current(), self.began);
+        command.env(&name, MARKED);
+        Proof::Mark(name)
     }
 
     /// The root is a child of a helper, which is the first member to the machine, and hidden.
@@ -307,9 +305,8 @@ impl<'a> Begun<'a> {
         let mut inner = self.lock();
         // Whoever lives and cannot be linked to the root now is no member: that is what attaching means.
         inner.step(key, Input::Lost { since: u64::MAX }, self.began);
-        inner.scan(key)?;
         drop(inner);
-        Ok(self.tree())
+        self.scan(key)
     }
 
     fn adopt(self, state: &TreeState, source: Source, fed: bool) -> Result<Tree> {
@@ -343,9 +340,17 @@ impl<'a> Begun<'a> {
             inner.mind(key, &helper)?;
         }
         inner.list_cgroup(key)?;
-        inner.look(key, true);
+        inner.look(key);
+        let needs_scan = inner.tree(key).needs_scan();
         drop(inner);
-        Ok(self.tree())
+        if needs_scan { self.scan(key) } else { Ok(self.tree()) }
+    }
+
+    /// Its members are known as far as one scan can tell.
+    fn scan(self, key: u64) -> Result<Tree> {
+        self.follower.engine.scan(&[key]);
+        let trouble = self.lock().tree(key).trouble.take();
+        trouble.map_or_else(|| Ok(self.tree()), Err)
     }
 
     /// Nothing of it is left, by the word of what outlived its tracker.
@@ -414,7 +419,7 @@ impl<'a> Begun<'a> {
         let (key, root, fed) = (self.follower.key, follow.root.pid(), follow.fed);
         follow.root_joins();
         let identity = follow.root;
-        let is_polled = matches!(follow.source, Source::Poll { .. });
+        let is_polled = matches!(follow.source, Source::Poll);
         // The first scan, at once.
         follow.set_due(is_polled.then(Instant::now));
         let selector = &self.follower.engine.selector;

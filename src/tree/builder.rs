@@ -17,7 +17,7 @@ use crate::tree::{Tree, begin};
 /// | `Cgroup` | the root is put into a fresh cgroup before it runs; the kernel says when that is empty | a cgroup v2 directory that we may write |
 /// | `ProcConnector` | the kernel tells of every fork, exec and end | the first PID, user and network namespaces; Linux 6.6 or CAP_NET_ADMIN |
 /// | `Subreaper` | a helper process of ours spawns the root and adopts every orphan | nothing |
-/// | `Poll` | reads the process table, and believes it only if nothing was forked meanwhile | `/proc`, and pidfs (Linux 6.9) |
+/// | `Poll` | reads the process table, and believes it only if nothing was forked meanwhile | `/proc` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

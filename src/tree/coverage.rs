@@ -29,7 +29,7 @@ pub(super) fn of_spawned(source: &Source, fed: bool, filtered: bool) -> Coverage
                 "without CAP_BPF every fork on the machine wakes this process; should events be lost, orphans of that time hold emptiness back",
             );
         }
-        Source::Poll { .. } | Source::Over(_) => return of_poll(),
+        Source::Poll | Source::Over(_) => return of_poll(),
     };
     Coverage { emptiness, members: members.0, reason: format!("{why}; {}", members.1) }
 }
@@ -51,7 +51,7 @@ pub(super) fn of_attached(source: &Source, filtered: bool) -> Coverage {
 pub(super) fn of_adopted(source: &Source, fed: bool, filtered: bool) -> Coverage {
     match source {
         Source::Connector => of_attached(source, filtered),
-        Source::Poll { .. } | Source::Over(_) => of_poll(),
+        Source::Poll | Source::Over(_) => of_poll(),
         Source::Cgroup(_) | Source::Subreaper { .. } => {
             let spawned = of_spawned(source, fed, filtered);
             let reason = format!("{}; adopted: ends before that are not told", spawned.reason);

@@ -14,7 +14,8 @@ use crate::process::Process;
 use crate::sys::{self, Flag, Interest, Selector};
 use crate::tree::builder::Backend;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
-use crate::tree::follow::{Change, Follow, Source};
+use crate::tree::follow::{Change, Follow, Remains, Source};
+use crate::tree::left::Left;
 use crate::tree::state::TreeState;
 use crate::watch::{ProcessWatcher, WatchKey};
 
@@ -36,6 +37,8 @@ pub(super) struct Inner {
     /// The ends of members, where the connector does not tell them.
     pub(super) watcher: Option<ProcessWatcher>,
     pub(super) watched: HashMap<WatchKey, (u64, Pid)>,
+    /// Trees of which the connector has told an end, before a look at what they go by.
+    pub(super) unchecked: BTreeSet<u64>,
     /// When the last notice was of.
     pub(super) last_notice: u64,
     /// Of a tree whose root is in another one: the innermost of those. The kernel marks a process with the innermost tree
@@ -43,8 +46,9 @@ pub(super) struct Inner {
     pub(super) around: HashMap<u64, u64>,
     /// To be used again.
     pub(super) changes: Vec<Change>,
-    /// Cgroups of trees that nobody follows any more, to be removed when they are empty.
-    pub(super) left: HashMap<u64, sys::Cgroup>,
+    pub(super) left: HashMap<u64, Left>,
+    /// Of trees that are over, to be cleared away when that has been told.
+    pub(super) remains: Vec<Arc<Remains>>,
     /// Until when the thread sleeps.
     planned: Option<Instant>,
     /// Some tree has something to tell.
@@ -56,7 +60,7 @@ pub(super) struct Inner {
 /// The lock, held.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
-    selector: &'a Selector,
+    engine: &'a Engine,
     /// There until it is given back.
     inner: Option<MutexGuard<'a, Inner>>,
 }
@@ -79,13 +83,17 @@ pub(super) const CONNECTOR: u64 = 0;
 pub(super) const WATCHER: u64 = 1;
 const FIRST_TREE: u64 = 2;
 
+/// The engine of this process. Nothing is asked of the kernel under this lock, so that a fork meanwhile is as good as
+/// impossible.
+fn slot() -> MutexGuard<'static, Option<(Pid, Arc<Engine>)>> {
+    static ENGINE: Mutex<Option<(Pid, Arc<Engine>)>> = Mutex::new(None);
+    ENGINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Engine {
     /// The one of this process, which is started if it has none. A child of fork(2) gets one of its own.
     pub(super) fn lease() -> Result<Lease> {
-        static ENGINE: Mutex<Option<(Pid, Arc<Engine>)>> = Mutex::new(None);
         let me = Pid::current();
-        // Nothing is asked of the kernel under this lock, so that a fork meanwhile is as good as impossible.
-        let slot = || ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let running = slot().as_ref().filter(|(pid, _)| *pid == me).map(|(_, engine)| Arc::clone(engine));
             if let Some(lease) = running.as_ref().and_then(Lease::of) {
@@ -97,7 +105,12 @@ impl Engine {
             });
             let lease = Lease::of(&fresh);
             let thread = Arc::clone(&fresh);
-            sys::spawn_quiet("pidigree", move || thread.run())
+            let run = move || {
+                thread.run();
+                // What it holds goes with it.
+                slot().take_if(|(_, engine)| Arc::ptr_eq(engine, &thread))
+            };
+            sys::spawn_quiet("pidigree", move || drop(run()))
                 .map_err(|error| Error::os(None, "start the thread that follows process trees", error))?;
             let mut slot = slot();
             let same = |(pid, engine): &(Pid, Arc<Engine>)| {
@@ -117,7 +130,7 @@ impl Engine {
     /// All trees. What is done to one can be news of others: they are told when the lock is given back.
     pub(super) fn lock(&self) -> Locked<'_> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { selector: &self.selector, inner: Some(inner) }
+        Locked { engine: self, inner: Some(inner) }
     }
 
     /// The thread.
@@ -137,7 +150,12 @@ impl Engine {
                 ready.extend([CONNECTOR, WATCHER]);
                 std::thread::sleep(Duration::from_millis(10));
             }
-            inner.attend(&self.selector, &ready);
+            let unproven = inner.attend(&self.selector, &ready);
+            if !unproven.is_empty() {
+                drop(inner);
+                self.scan(&unproven);
+                inner = self.lock();
+            }
             due = inner.due();
             inner.planned = due;
         }
@@ -145,8 +163,13 @@ impl Engine {
 }
 
 impl<'a> Locked<'a> {
-    /// Gives the lock back until there is news, or the time is up.
+    /// Gives the lock back until there is news, or the time is up; sometimes before.
     fn wait(mut self, news: &Condvar, timeout: Option<Duration>) -> Locked<'a> {
+        if !self.remains.is_empty() {
+            let engine = self.engine;
+            drop(self);
+            return engine.lock();
+        }
         self.tell();
         self.inner = self.inner.take().map(|inner| match timeout {
             None => news.wait(inner).unwrap_or_else(PoisonError::into_inner),
@@ -163,7 +186,7 @@ impl<'a> Locked<'a> {
         inner.trees.values_mut().for_each(Follow::ring);
         let planned = inner.planned;
         if inner.due().is_some_and(|due| planned.is_none_or(|planned| due < planned)) {
-            self.selector.wake();
+            self.engine.selector.wake();
         }
     }
 }
@@ -185,6 +208,9 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         self.tell();
+        let remains = self.inner.take().map(|mut inner| std::mem::take(&mut inner.remains));
+        // The lock is given back by now.
+        remains.into_iter().flatten().for_each(|remains| remains.clear_away());
     }
 }
 
@@ -194,37 +220,39 @@ impl Inner {
         self.last_key
     }
 
-    /// Takes in what these sources have to tell.
-    fn attend(&mut self, selector: &Selector, ready: &[u64]) {
+    /// Takes in what these sources have to tell. Returns which trees are to be scanned.
+    fn attend(&mut self, selector: &Selector, ready: &[u64]) -> Vec<u64> {
         self.hear_connector();
         if ready.contains(&WATCHER) {
             self.hear_watcher();
         }
         let now = Instant::now();
-        let due = |follow: &Follow| follow.due().is_some_and(|due| due <= now);
-        let keys: Vec<u64> = self
-            .trees
-            .iter()
-            .filter(|(key, follow)| ready.contains(key) || due(follow))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in keys {
-            let follow = self.tree(key);
-            let is_due = due(follow);
-            if is_due {
-                follow.set_due(None);
+        let mut unproven = Vec::new();
+        for (key, follow) in self.trees.iter_mut().filter(|(_, follow)| follow.due().is_some_and(|due| due <= now)) {
+            follow.set_due(None);
+            if follow.needs_scan() {
+                unproven.push(*key);
+            } else {
+                self.unchecked.insert(*key);
             }
-            self.look(key, is_due);
+        }
+        self.unchecked.extend(ready.iter().filter(|key| self.trees.contains_key(key)));
+        self.check_sources();
+        if !unproven.is_empty() {
+            // One reading is as good for all of them.
+            let polled = self.trees.iter().filter(|(key, follow)| follow.is_polled() && !unproven.contains(key));
+            let polled: Vec<u64> = polled.map(|(key, _)| *key).collect();
+            unproven.extend(polled);
         }
         for key in ready {
-            if let Some(cgroup) = self.left.get(key) {
-                if !matches!(cgroup.is_populated(), Ok(true)) {
-                    selector.remove(cgroup.events());
-                    self.left.remove(key);
+            if self.left.get_mut(key).is_some_and(Left::is_over) {
+                if let Some(left) = self.left.remove(key) {
+                    selector.remove(left.source().0);
                 }
             }
         }
         self.close_if_unused(selector);
+        unproven
     }
 
     pub(super) fn tree(&mut self, key: u64) -> &mut Follow {
@@ -235,7 +263,8 @@ impl Inner {
     fn catch_up(&mut self, key: u64) {
         self.hear_connector();
         self.hear_watcher();
-        self.look(key, false);
+        self.look(key);
+        self.check_sources();
     }
 
     /// When to look at a tree though nothing woke us.
@@ -332,12 +361,11 @@ impl Inner {
             self.told.remove(&(pid, key));
             self.forget_if_untold(pid);
         }
-        if let Some(cgroup) = follow.take_cgroup() {
-            // Empty, it goes with the last of its owners; else it is ours to remove later, as long as we are there.
-            if matches!(cgroup.is_populated(), Ok(true))
-                && selector.add(cgroup.events(), key, Interest::Changed).is_ok()
-            {
-                self.left.insert(key, cgroup);
+        if let Some(left) = Left::of(&mut follow) {
+            // As long as we are there ourselves.
+            let (source, interest) = left.source();
+            if selector.add(source, key, interest).is_ok() {
+                self.left.insert(key, left);
             }
         }
         Some(follow)
@@ -426,8 +454,10 @@ impl Follower {
     fn with_members<R>(&self, act: impl FnOnce(&mut Follow) -> R) -> R {
         let mut inner = self.engine.lock();
         inner.catch_up(self.key);
-        if matches!(inner.tree(self.key).source, Source::Poll { .. }) {
-            inner.look(self.key, true);
+        if inner.tree(self.key).is_polled() {
+            drop(inner);
+            self.engine.scan(&[self.key]);
+            inner = self.engine.lock();
         }
         act(inner.tree(self.key))
     }
@@ -529,7 +559,9 @@ impl Drop for Follower {
         let follow = inner.remove(&self.engine.selector, self.key);
         inner.disconnect_if_unused(&self.engine.selector);
         drop(inner);
-        // Outside the lock: it may reap, and remove a directory.
-        drop(follow);
+        if let Some(remains) = follow.as_ref().and_then(|follow| follow.remains.as_ref()) {
+            // Another thread may be about it.
+            remains.clear_away();
+        }
     }
 }

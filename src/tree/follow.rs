@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::tree::child::Spawned;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
 use crate::tree::evidence::Proof;
 use crate::tree::lineage::{Input, Lineage, Output};
-use crate::tree::look::told_until;
+use crate::tree::scan::told_until;
 use crate::tree::state::{Kept, TreeState};
 use crate::watch::WatchKey;
 
@@ -53,6 +53,7 @@ pub(super) struct Follow {
     pub(super) queue: Queue,
     pub(super) trouble: Option<Error>,
     pub(super) emptied: Option<Emptied>,
+    pub(super) remains: Option<Arc<Remains>>,
     pub(super) news: Arc<Condvar>,
     has_news: bool,
     flag: Option<Arc<Flag>>,
@@ -72,9 +73,7 @@ pub(super) enum Source {
         process: Process,
         word: Word,
     },
-    Poll {
-        pause: Duration,
-    },
+    Poll,
     /// By nothing any more: it is over.
     Over(Kept),
 }
@@ -86,6 +85,24 @@ pub(super) enum Word {
     Empty,
     /// Nothing, and it is not there any more.
     Lost,
+}
+
+/// What is left of a tree that is over, to be cleared away when that has been told: a helper to reap, a cgroup to remove.
+#[derive(Debug)]
+pub(super) struct Remains(Mutex<Option<(Source, Option<Arc<Spawned>>)>>);
+
+impl Remains {
+    /// When it returns they are gone, whoever did it. Takes up to a millisecond.
+    pub(super) fn clear_away(&self) {
+        let mut remains = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((source, spawned)) = remains.take() {
+            // Closes what it held; an empty cgroup is removed.
+            drop(source);
+            if let Some(spawned) = spawned {
+                spawned.reap_helper();
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -129,6 +146,7 @@ impl Follow {
             queue: Queue::default(),
             trouble: None,
             emptied: None,
+            remains: None,
             news: Arc::default(),
             has_news: false,
             flag: None,
@@ -217,12 +235,12 @@ impl Follow {
         let emptied = Emptied { root: self.root, status, members: self.seen, at: self.since(at) };
         self.emptied = Some(emptied);
         self.due = None;
-        if let Some(spawned) = self.spawned.take() {
+        let spawned = self.spawned.take();
+        if let Some(spawned) = &spawned {
             spawned.tell(status);
-            spawned.reap_helper();
         }
-        // Closes what it held; an empty cgroup is removed.
-        self.source = Source::Over(self.kept());
+        let source = self.take_source();
+        self.remains = Some(Arc::new(Remains(Mutex::new(Some((source, spawned))))));
         self.push(TreeEvent::Empty(emptied));
     }
 
@@ -287,6 +305,15 @@ impl Follow {
         if self.emptied.is_none() {
             self.spawned = Some(spawned);
         }
+    }
+
+    pub(super) fn is_polled(&self) -> bool {
+        matches!(self.source, Source::Poll)
+    }
+
+    /// Whether it is to be scanned when it is due.
+    pub(super) fn needs_scan(&self) -> bool {
+        self.is_polled() || self.fed && self.lineage.is_lost()
     }
 
     /// Who it is that executed a program, if it is a member.
@@ -416,7 +443,7 @@ impl Follow {
             Source::Connector => Backend::ProcConnector,
             Source::Cgroup(_) => Backend::Cgroup,
             Source::Subreaper { .. } => Backend::Subreaper,
-            Source::Poll { .. } => Backend::Poll,
+            Source::Poll => Backend::Poll,
             Source::Over(kept) => kept.backend(),
         }
     }
@@ -426,7 +453,7 @@ impl Follow {
             Source::Connector => Kept::ProcConnector,
             Source::Cgroup(cgroup) => Kept::Cgroup { path: cgroup.path().to_owned(), id: cgroup.id() },
             Source::Subreaper { process, .. } => Kept::Subreaper(*process.identity()),
-            Source::Poll { .. } => Kept::Poll,
+            Source::Poll => Kept::Poll,
             Source::Over(kept) => kept.clone(),
         }
     }
@@ -452,15 +479,10 @@ impl Follow {
         }
     }
 
-    pub(super) fn take_cgroup(&mut self) -> Option<sys::Cgroup> {
+    /// What it goes by; from now on it goes by nothing.
+    pub(super) fn take_source(&mut self) -> Source {
         let over = Source::Over(self.kept());
-        match std::mem::replace(&mut self.source, over) {
-            Source::Cgroup(cgroup) => Some(cgroup),
-            other => {
-                self.source = other;
-                None
-            }
-        }
+        std::mem::replace(&mut self.source, over)
     }
 
     fn since(&self, at: u64) -> Duration {

@@ -1,6 +1,7 @@
 //! What the kernel tells: forks, programs and ends, for whichever trees they concern.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -10,18 +11,24 @@ use crate::process::Process;
 use crate::state::ExitStatus;
 use crate::sys::{self, Notice};
 use crate::tree::engine::Inner;
-use crate::tree::follow::{Change, Pin, Source};
+use crate::tree::follow::{Change, Pin};
 use crate::tree::lineage::{Input, Lineage, Output};
-use crate::tree::look::told_until;
+use crate::tree::scan::told_until;
 use crate::watch::Exited;
 
 impl Inner {
-    /// Takes in the connector's notices, all that there are.
+    /// Takes in the connector's notices, all that there are by now, and looks at the trees that they may have emptied.
     pub(super) fn hear_connector(&mut self) {
+        self.take_notices();
+        self.check_sources();
+    }
+
+    /// Without a look at any tree, which may take in notices in its turn: none may be taken in before those that are older.
+    pub(super) fn take_notices(&mut self) {
         let mut notices = Vec::new();
         let mut named: Vec<Named> = Vec::new();
         let mut lost = false;
-        loop {
+        for turn in 0..=TURNS {
             notices.clear();
             let Some(connector) = &mut self.connector else { return };
             if let Err(error) = connector.read(&mut notices) {
@@ -40,10 +47,7 @@ impl Inner {
                     self.tree(key).queue.unname(number);
                 }
             }
-            if notices.is_empty() {
-                break;
-            }
-            let mut superseded = superseded(&notices);
+            let superseded = superseded(&notices);
             for (index, notice) in notices.iter().enumerate() {
                 match *notice {
                     Notice::Forked { parent, child, at } => {
@@ -52,7 +56,8 @@ impl Inner {
                     }
                     Notice::Executed { pid, at } => {
                         self.last_notice = at;
-                        let read = superseded.get(&pid) == Some(&index);
+                        // In the last turn nobody would be left to take it back.
+                        let read = turn < TURNS && superseded.get(&pid) == Some(&index);
                         self.executed(pid, read, at, &mut named);
                     }
                     Notice::Ended { pid, status, at } => {
@@ -62,9 +67,11 @@ impl Inner {
                     Notice::Lost => lost = true,
                 }
             }
-            superseded.clear();
             if lost {
                 self.lose();
+            }
+            if named.is_empty() {
+                break;
             }
         }
         if lost {
@@ -106,7 +113,7 @@ impl Inner {
             // The kernel has forgotten it already; the PID may be another member's by now.
             self.told.remove(&(pid, key));
             self.step(key, Input::Ended { pid, status }, at);
-            self.check_source(key);
+            self.check_later(key);
         }
     }
 
@@ -192,7 +199,7 @@ impl Inner {
                 })
                 .collect();
             self.step(key, Input::Census { alive: &members }, at);
-            self.check_source(key);
+            self.check_later(key);
         }
     }
 
@@ -226,8 +233,10 @@ impl Inner {
             if let Some(error) = &trouble {
                 self.tree(key).fail(error.again());
             }
-            let scan = matches!(self.tree(key).source, Source::Poll { .. });
-            self.look(key, scan);
+            if self.tree(key).is_polled() {
+                self.tree(key).look_after(Duration::ZERO);
+            }
+            self.look(key);
         }
     }
 
@@ -257,6 +266,10 @@ impl Inner {
 
     /// `told`: the connector tracks them already.
     fn apply(&mut self, key: u64, changes: &mut Vec<Change>, told: bool) {
+        if let Some(remains) = &self.tree(key).remains {
+            let remains = Arc::clone(remains);
+            self.remains.push(remains);
+        }
         for change in changes.drain(..) {
             match change {
                 Change::Joined(member) if told && self.tree(key).fed => {
@@ -315,6 +328,9 @@ impl Inner {
         }
     }
 }
+
+/// How often notices are read for the sake of a program's name, while other programs are executed.
+const TURNS: usize = 64;
 
 /// Of each process that executed something in these notices, which notice was the last about it: an end, too.
 fn superseded(notices: &[Notice]) -> HashMap<Pid, usize> {

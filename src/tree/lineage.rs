@@ -100,7 +100,7 @@ pub(crate) enum Input<'a> {
         since: u64,
     },
     /// The process table, proven: the kernel's fork counter stood still from before the last events were taken until the
-    /// last answer of `details`. All that happened before the first of these two looks at the counter has been told
+    /// last answer. All that happened before the first of these two looks at the counter has been told
     /// before, and nothing else. The table hides nobody. `began`: the tick in which the first look was taken.
     ///
     /// Whoever it adds is followed from the scan on. If somebody may have forked before it was followed, tell the loss
@@ -108,6 +108,8 @@ pub(crate) enum Input<'a> {
     Scanned {
         table: &'a [Row],
         details: &'a mut dyn FnMut(Pid) -> Option<Details>,
+        /// Whether it lacks what every member is given and hands on. Asked, and believed, where nothing proves the contrary.
+        is_strange: &'a mut dyn FnMut(Pid) -> bool,
         began: u64,
     },
     /// Exactly these are alive and members (somebody counted them in the kernel); with the parent, where it is known.
@@ -134,6 +136,14 @@ pub(crate) struct Details {
     pub(crate) session: Option<Pid>,
     /// A zombie, all threads of which have ended.
     pub(crate) ended: bool,
+    /// It is the very process that is known under this PID: it was held all the time.
+    pub(crate) is_pinned: bool,
+}
+
+impl Details {
+    pub(crate) fn of(identity: Identity) -> Details {
+        Details { identity, session: None, ended: false, is_pinned: false }
+    }
 }
 
 /// What the machine answers.
@@ -249,8 +259,8 @@ impl Lineage {
             Input::Found { member, parent } => self.found(member, parent, out),
             Input::Ended { pid, status } => self.remove(pid, status, out),
             Input::Lost { since } => self.lose(since),
-            Input::Scanned { table, details, began } => {
-                if self.scanned(table, details, out) {
+            Input::Scanned { table, details, is_strange, began } => {
+                if self.scanned(table, details, is_strange, out) {
                     self.heard = self.heard.max(began);
                     self.synchronised(out);
                 }

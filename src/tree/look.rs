@@ -1,7 +1,6 @@
 //! What is asked of the kernel: whether a tree's source says that it is empty, and who is in it where nobody tells.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::identity::{Identity, Sameness};
@@ -10,52 +9,51 @@ use crate::process::Process;
 use crate::state::{ExitStatus, State};
 use crate::sys::{self, Report};
 use crate::tree::engine::Inner;
-use crate::tree::evidence;
 use crate::tree::follow::{Pin, Source, Word};
-use crate::tree::hear::{bare, is_bare};
-use crate::tree::lineage::{Details, Input, Row};
+use crate::tree::hear::is_bare;
+use crate::tree::lineage::Input;
 
-/// How often a scan is tried at once, while others fork.
+/// How often a cgroup is listed at once, while its members fork.
 const TRIES: usize = 16;
-/// A scan takes at most this share of one processor: one in so many.
-const SHARE: u32 = 20;
-/// A start is stamped before it is told, and processors do not agree on the time to the tick.
-const STAMPED: u64 = 2;
 const SOON: Duration = Duration::from_millis(1);
-const LATEST: Duration = Duration::from_secs(1);
+/// After an error.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Inner {
-    /// Looks at a tree: what its source says, who is in it if nobody tells, and whether it is empty. `scan`: also reads
-    /// the process table where that is what it takes.
-    pub(super) fn look(&mut self, key: u64, scan: bool) {
-        if self.tree(key).emptied.is_some() {
-            return;
-        }
-        let follow = self.tree(key);
-        let scan =
-            scan && (matches!(follow.source, Source::Poll { .. }) || follow.fed && follow.lineage.is_lost());
-        let mut looked = match &follow.source {
+    /// Looks at what a tree goes by: what that says, and who is in it if nobody tells.
+    pub(super) fn look(&mut self, key: u64) {
+        let looked = match &self.tree(key).source {
             Source::Cgroup(_) => self.look_at_cgroup(key),
             Source::Subreaper { .. } => self.look_at_helper(key),
-            Source::Connector | Source::Poll { .. } | Source::Over(_) => Ok(()),
+            Source::Connector | Source::Poll | Source::Over(_) => Ok(()),
         };
-        if scan && looked.is_ok() {
-            looked = self.scan(key);
-        }
         if let Err(error) = looked {
-            let follow = self.tree(key);
-            follow.fail(error);
-            if follow.due().is_none() {
-                follow.look_after(LATEST / 10);
-            }
+            self.trouble(key, error);
         }
     }
 
-    /// After an end that the connector told.
-    pub(super) fn check_source(&mut self, key: u64) {
+    /// What was asked for could not be found out: that is told, and asked for again.
+    pub(super) fn trouble(&mut self, key: u64, error: Error) {
+        let follow = self.tree(key);
+        follow.fail(error);
+        if follow.due().is_none() {
+            follow.look_after(AGAIN);
+        }
+    }
+
+    /// Has a tree looked at when all notices have been taken in, if those so far tell that it may have ended.
+    pub(super) fn check_later(&mut self, key: u64) {
         let follow = self.tree(key);
         if matches!(follow.source, Source::Cgroup(_)) && !follow.lineage.has_members() {
-            self.look(key, false);
+            self.unchecked.insert(key);
+        }
+    }
+
+    pub(super) fn check_sources(&mut self) {
+        while let Some(key) = self.unchecked.pop_first() {
+            if self.trees.contains_key(&key) {
+                self.look(key);
+            }
         }
     }
 
@@ -201,7 +199,7 @@ impl Inner {
     /// What the connector has told by now of the last ones, before the end is told.
     fn hear_connector_of(&mut self, key: u64) {
         if self.tree(key).fed {
-            self.hear_connector();
+            self.take_notices();
         }
     }
 
@@ -251,177 +249,4 @@ impl Inner {
         }
         Ok(())
     }
-
-    /// Reads the process table until that proves something, a few times; and again later if it does not.
-    ///
-    /// Reading who is whose takes long, and somebody may be forked meanwhile. So that is done first; what has to be done
-    /// while nobody is forked is to list who is there now, and to ask those that are new.
-    pub(super) fn scan(&mut self, key: u64) -> Result<()> {
-        let started = Instant::now();
-        let first = forks()?;
-        let mut parents = HashMap::new();
-        sys::scan(|pid, parent| {
-            parents.insert(pid, parent);
-        })?;
-        let evident = evidence::search(self.tree(key), parents.keys().copied())?;
-        self.found(key, &evident)?;
-        let mut proven = false;
-        for _ in 0..TRIES {
-            let before = forks()?;
-            if !before.reuse_none_since(&first) {
-                break;
-            }
-            let began = sys::ticks_at(sys::monotonic());
-            // Everything that was forked before has been told by now.
-            self.hear_connector_of(key);
-            if self.tree(key).emptied.is_some() {
-                return Ok(());
-            }
-            let known = self.tree(key).seen;
-            if !self.scan_once(key, &mut parents, &before, began)? {
-                continue;
-            }
-            self.mind_all(key)?;
-            self.tree(key).untracked = false;
-            // Whoever was found may have forked before the connector was told to follow it.
-            let follow = self.tree(key);
-            let grown = follow.fed && follow.seen > known && follow.emptied.is_none();
-            if grown && !forks()?.none_since(&before) {
-                self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, sys::monotonic());
-                continue;
-            }
-            proven = true;
-            break;
-        }
-        if self.tree(key).emptied.is_some() {
-            return Ok(());
-        }
-        if !proven {
-            self.walk(key)?;
-        }
-        let pause = (started.elapsed() * SHARE).clamp(SOON * 10, LATEST);
-        let follow = self.tree(key);
-        let again = match &mut follow.source {
-            Source::Poll { pause: kept } => {
-                *kept = pause;
-                true
-            }
-            _ => !proven,
-        };
-        follow.set_due(again.then(|| Instant::now() + pause));
-        Ok(())
-    }
-
-    /// One table, in which nobody was forked from `before` until its last question was answered; or false, and nothing
-    /// has come of it. `parents`: of whoever was listed before.
-    fn scan_once(
-        &mut self,
-        key: u64,
-        parents: &mut HashMap<Pid, Option<Pid>>,
-        before: &sys::Forks,
-        began: u64,
-    ) -> Result<bool> {
-        let mut table = Vec::with_capacity(parents.len());
-        let mut new = Vec::new();
-        for pid in sys::listing()? {
-            let parent = match parents.get(&pid) {
-                Some(parent) => *parent,
-                None => match sys::parent_of(pid) {
-                    Ok(parent) => {
-                        new.push(pid);
-                        *parents.entry(pid).or_insert(parent)
-                    }
-                    Err(error) if error.is_gone() || error.is_thread() || error.is_denied() => continue,
-                    Err(error) => return Err(error),
-                },
-            };
-            table.push(Row { pid, parent });
-        }
-        let evident = evidence::search(self.tree(key), new)?;
-        self.found(key, &evident)?;
-        let mut trouble = None;
-        let mut details = |pid: Pid| match details_of(pid) {
-            Ok(details) => details,
-            Err(error) => {
-                trouble = Some(error);
-                // Not to be told from a member: it holds emptiness back.
-                Some(Details { identity: bare(pid), session: None, ended: false })
-            }
-        };
-        // What is asked for by the way has to be of the same moment: so it is tried on a copy first.
-        let mut tried = self.tree(key).lineage.clone();
-        let mut outputs = Vec::new();
-        tried.step(Input::Scanned { table: &table, details: &mut details, began }, &mut outputs);
-        if let Some(error) = trouble {
-            return Err(error);
-        }
-        if !forks()?.none_since(before) {
-            return Ok(false);
-        }
-        let at = sys::monotonic();
-        self.replace(key, tried, outputs, at);
-        let follow = self.tree(key);
-        if follow.emptied.is_none() && matches!(follow.source, Source::Poll { .. }) {
-            // Whatever is forked from now on is not told by anybody.
-            self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, at);
-        }
-        Ok(true)
-    }
-
-    /// Members that are proven link by link, where no table can be. Not by way of those that are excluded.
-    fn walk(&mut self, key: u64) -> Result<()> {
-        let mut walked = HashSet::new();
-        loop {
-            let members = self.tree(key).lineage.members().copied();
-            let new: Vec<Identity> = members.filter(|member| walked.insert(*member)).collect();
-            if new.is_empty() {
-                return Ok(());
-            }
-            for member in new {
-                let Some(process) = self.open_member(key, &member)? else { continue };
-                match process.children() {
-                    Ok(children) => self.found(key, &children)?,
-                    Err(error) if error.is_gone() => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-    }
-
-    /// Whoever is, or may be, a member has to be heard of: after a loss nobody may be.
-    fn mind_all(&mut self, key: u64) -> Result<()> {
-        let lineage = &self.tree(key).lineage;
-        let all: Vec<Identity> = lineage.members().chain(lineage.suspects()).copied().collect();
-        all.iter().try_for_each(|one| self.mind(key, one))
-    }
-}
-
-/// How far the creation of processes has come; an error where nobody counts.
-pub(super) fn forks() -> Result<sys::Forks> {
-    sys::forks()?.ok_or_else(|| {
-        Error::unsupported(
-            None,
-            "scan for the members of a process tree",
-            "nobody counts forks here (/proc/stat), so that no scan can be proven",
-        )
-    })
-}
-
-/// The tick until which everything is told that the kernel has told by this moment of the monotonic clock.
-pub(super) fn told_until(monotonic: u64) -> u64 {
-    sys::ticks_at(monotonic).saturating_sub(STAMPED)
-}
-
-fn details_of(pid: Pid) -> Result<Option<Details>> {
-    let process = match Process::open(pid) {
-        Ok(process) => process,
-        Err(error) if error.is_gone() || error.is_thread() => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let session = sys::session_of(pid);
-    let identity = *process.identity();
-    Ok(match process.state()? {
-        State::Gone => None,
-        state => Some(Details { identity, session, ended: state == State::Zombie }),
-    })
 }

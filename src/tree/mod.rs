@@ -10,8 +10,10 @@ mod evidence;
 mod follow;
 mod hear;
 mod kill;
+mod left;
 pub(crate) mod lineage;
 mod look;
+mod scan;
 mod state;
 
 use std::os::fd::BorrowedFd;

@@ -42,14 +42,3 @@ pub(crate) fn emptied(tree: &Tree, family: &Family) -> Emptied {
     emptied.unwrap()
 }
 
-/// Whether this backend is refused here for want of numbers that tell processes apart, as it has to be.
-pub(crate) fn is_refused(backend: Backend) -> bool {
-    let numbered = pidigree::Process::current().unwrap().identity().unique_id().is_some();
-    if backend != Backend::Poll || numbered {
-        return false;
-    }
-    let error =
-        on(backend).spawn(&mut std::process::Command::new("true")).expect_err("it cannot tell them apart");
-    assert!(error.is_unsupported(), "{error}");
-    true
-}

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, getsockopt, send, setsockopt, sockopt};
 
 use crate::error::{Error, Result};
 use crate::parse::cn_proc::{self, Event, What};
@@ -44,6 +44,8 @@ pub(crate) struct Connector {
     sequences: Vec<Option<u32>>,
     /// The count went wrong, and nobody has been tracked since.
     started_over: bool,
+    /// More messages than the buffer holds.
+    most_at_once: usize,
     datagrams: Datagrams,
     events: Vec<Event>,
     owner: Pid,
@@ -109,8 +111,8 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// PROC_CN_MCAST_LISTEN and PROC_CN_MCAST_IGNORE, linux/cn_proc.h.
 const START: u32 = 1;
 const STOP: u32 = 2;
-/// Far more than the buffer holds.
-const MOST_AT_ONCE: usize = 1 << 16;
+/// No message takes less of the buffer.
+const LEAST_MESSAGE: usize = 512;
 /// More processors than any kernel is built for.
 const MOST_PROCESSORS: usize = 1 << 16;
 
@@ -147,13 +149,14 @@ impl Connector {
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, cn_proc::ID[0])).map_err(refused)?;
         let pace = Pace::new(socket.as_fd()).map_err(refused)?;
         let mut connector = Connector {
-            socket,
             pace,
             keeper,
             found: HashMap::new(),
             finished: HashMap::new(),
             sequences: Vec::new(),
             started_over: false,
+            most_at_once: getsockopt(&socket, sockopt::RcvBuf).map_err(refused)? / LEAST_MESSAGE + Datagrams::MOST,
+            socket,
             datagrams: Datagrams::new(),
             events: Vec::new(),
             owner: Pid::current(),
@@ -220,7 +223,7 @@ impl Connector {
         }
     }
 
-    /// Takes all notices that there are, without blocking. In a storm it returns before that, and there are more.
+    /// Takes all notices that there are by now, without blocking. More can have come meanwhile.
     pub(crate) fn read(&mut self, into: &mut Vec<Notice>) -> Result<()> {
         let failed = |errno: Errno| Error::os(None, READ, errno.into());
         let started = monotonic();
@@ -231,12 +234,10 @@ impl Connector {
                 Ok(count) => {
                     self.take(count, &mut loss, into).map_err(failed)?;
                     taken += count;
-                    // Fewer than there was room for were all. And a storm must not keep us here for ever.
-                    if loss == Loss::None && taken >= MOST_AT_ONCE {
+                    // A storm must not keep us here for ever. That there were fewer than there was room for does not mean
+                    // that those were all: a loss is said in between.
+                    if loss == Loss::None && taken >= self.most_at_once {
                         return Ok(());
-                    }
-                    if loss == Loss::None && count < Datagrams::MOST {
-                        break;
                     }
                 }
                 Err(Errno::EAGAIN) => break,
@@ -287,7 +288,7 @@ impl Connector {
     /// In bytes, as the kernel counts them: about 830 for a notice.
     #[cfg(test)]
     pub(crate) fn receive_buffer(&self) -> usize {
-        nix::sys::socket::getsockopt(&self.socket, sockopt::RcvBuf).unwrap_or(0)
+        getsockopt(&self.socket, sockopt::RcvBuf).unwrap_or(0)
     }
 
     /// The kernel answers before `send` returns, to everybody who listens; or not at all, if it shows us nothing.

@@ -146,7 +146,7 @@ impl Bytes<'_> {
             3 => lineage.step(Input::Executed { pid: self.pid() }, out),
             4 => lineage.step(Input::Lost { since: u64::from(self.next() % 16) }, out),
             5 => {
-                let count = self.next() % 16;
+                let (count, strange) = (self.next() % 16, self.next() % 4);
                 let table: Vec<Row> =
                     (0..count).map(|_| Row { pid: self.pid(), parent: self.parent() }).collect();
                 let began = u64::from(self.next() % 16);
@@ -160,9 +160,13 @@ impl Bytes<'_> {
                     let flags = self.next();
                     let identity = self.identity_of(pid);
                     let session = self.parent();
-                    (flags % 8 != 0).then_some(Details { identity, session, ended: flags & 64 != 0 })
+                    let ended = flags & 64 != 0;
+                    let is_pinned = flags & 32 != 0;
+                    (flags % 8 != 0).then_some(Details { identity, session, ended, is_pinned })
                 };
-                lineage.step(Input::Scanned { table: &table, details: &mut details, began }, out);
+                let mut is_strange = |pid: Pid| pid.get() % 4 < u32::from(strange);
+                let (details, is_strange) = (&mut details, &mut is_strange);
+                lineage.step(Input::Scanned { table: &table, details, is_strange, began }, out);
             }
             6 => {
                 let alive: Vec<(Identity, Option<Pid>)> =

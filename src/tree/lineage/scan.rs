@@ -38,6 +38,7 @@ impl Lineage {
         &mut self,
         table: &[Row],
         details: &mut dyn FnMut(Pid) -> Option<Details>,
+        is_strange: &mut dyn FnMut(Pid) -> bool,
         out: &mut Vec<Output>,
     ) -> bool {
         let mut scan = Scan {
@@ -54,6 +55,11 @@ impl Lineage {
             self.place(&mut scan, pid);
         }
         self.by_session(&mut scan);
+        for pid in scan.with(Verdict::Unsure) {
+            if self.member(pid).is_none() && is_strange(pid) {
+                scan.verdicts.insert(pid, Verdict::Stranger);
+            }
+        }
         for pid in gone {
             self.remove(pid, ExitStatus::Unknown, out);
         }
@@ -93,7 +99,8 @@ impl Lineage {
                 gone.push(pid);
                 continue;
             };
-            match (same(&known.identity, &details.identity), verdict) {
+            let same = if details.is_pinned { Sameness::Same } else { same(&known.identity, &details.identity) };
+            match (same, verdict) {
                 _ if is_bare(&details.identity) => {
                     // Unreadable is not absent.
                     match verdict {

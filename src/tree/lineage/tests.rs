@@ -105,6 +105,7 @@ struct Table {
     lineage: Lineage,
     listener: Listener,
     rows: BTreeMap<u32, (u32, Details)>,
+    strange: Vec<u32>,
 }
 
 impl Table {
@@ -114,7 +115,7 @@ impl Table {
         lineage.set_adopters([pid(3)]);
         lineage.set_sessions([pid(3)]);
         let listener = Listener::of(&lineage);
-        let mut table = Table { lineage, listener, rows: BTreeMap::new() };
+        let mut table = Table { lineage, listener, rows: BTreeMap::new(), strange: Vec::new() };
         for (row, parent, session) in [(1, 0, 1), (3, 1, 3), (10, 3, 3)] {
             table.row(row, parent, session, 50);
         }
@@ -123,7 +124,7 @@ impl Table {
 
     fn row(&mut self, row: u32, parent: u32, session: u32, start: u64) {
         let identity = identity(row, start);
-        self.rows.insert(row, (parent, Details { identity, session: Pid::new(session), ended: false }));
+        self.rows.insert(row, (parent, Details { session: Pid::new(session), ..Details::of(identity) }));
     }
 
     fn step(&mut self, input: Input<'_>) -> Vec<Output> {
@@ -146,7 +147,10 @@ impl Table {
         let table: Vec<Row> =
             rows.iter().map(|(&row, &(parent, _))| Row { pid: pid(row), parent: Pid::new(parent) }).collect();
         let mut details = |pid: Pid| rows.get(&pid.get()).map(|&(_, details)| details);
-        self.step(Input::Scanned { table: &table, details: &mut details, began: 200 })
+        let strange = self.strange.clone();
+        let mut is_strange = |pid: Pid| strange.contains(&pid.get());
+        let (details, is_strange) = (&mut details, &mut is_strange);
+        self.step(Input::Scanned { table: &table, details, is_strange, began: 200 })
     }
 
     /// What a scan finds after events were missing since tick 100.
@@ -317,6 +321,46 @@ fn a_second_loss_does_not_prove_who_lived_through_the_first() {
     table.row(20, 1, 20, 100);
     table.scan();
     assert_eq!((table.members(), table.suspects()), (vec![10, 20], vec![]));
+}
+
+/// By their starts, 20 is not to be told from another one that started in the same tick.
+#[test]
+fn whoever_was_held_all_the_time_is_the_same() {
+    let young = Identity { settled: false, ..identity(20, 100) };
+    for (is_pinned, left) in [(true, vec![10, 20]), (false, vec![10])] {
+        let mut table = Table::new();
+        table.forked(10, young);
+        table.row(20, 1, 20, 100);
+        table.rows.get_mut(&20).unwrap().1.is_pinned = is_pinned;
+        table.resync();
+        assert_eq!(table.members(), left);
+        assert_eq!(table.suspects().is_empty(), is_pinned);
+    }
+}
+
+#[test]
+fn an_orphan_without_the_mark_of_the_tree_is_a_stranger_unless_something_proves_the_contrary() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 120);
+    table.row(21, 20, 20, 130);
+    table.forked(10, identity(30, 60));
+    table.row(30, 10, 30, 60);
+    table.row(31, 1, 30, 120);
+    table.strange = vec![20, 31];
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10, 30, 31], vec![]));
+}
+
+/// Nothing could be read of it once.
+#[test]
+fn a_suspect_that_turns_out_to_lack_the_mark_is_one_no_more() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 120);
+    table.resync();
+    assert_eq!(table.suspects(), [20]);
+    table.strange = vec![20];
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![]));
 }
 
 /// A subreaper that follows a tree it has started excludes itself, and is given the tree's orphans.

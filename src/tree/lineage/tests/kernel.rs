@@ -295,6 +295,11 @@ impl Kernel {
         let who = self.bearer(pid)?;
         let process = &self.processes[who];
         let ended = process.life == Life::Zombie;
-        Some(Details { identity: self.identity(who), session: Some(process.session), ended })
+        Some(Details { session: Some(process.session), ended, ..Details::of(self.identity(who)) })
+    }
+
+    /// Of some it cannot be read.
+    pub(super) fn is_strange(&self, pid: Pid) -> bool {
+        self.bearer(pid).is_some_and(|who| self.processes[who].truth == Truth::Stranger && who % 3 == 0)
     }
 }

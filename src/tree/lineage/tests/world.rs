@@ -319,7 +319,9 @@ impl World {
             // What the machine says is held against what is so when all has been read.
             let mut lineage = self.lineage.clone();
             let mut out = Vec::new();
-            lineage.step(Input::Scanned { table: &table, details: &mut details, began }, &mut out);
+            let mut is_strange = |pid| kernel.borrow().is_strange(pid);
+            let (details, is_strange) = (&mut details, &mut is_strange);
+            lineage.step(Input::Scanned { table: &table, details, is_strange, began }, &mut out);
             self.kernel = kernel.into_inner();
             self.lineage = lineage;
             self.out = out;

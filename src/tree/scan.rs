@@ -1,0 +1,285 @@
+//! Scans of the process table, for trees that nobody tells of, and after a loss.
+//!
+//! Reading who is whose takes long, and somebody may be forked meanwhile. So that is done first, once for all trees that
+//! are due, and without the lock; what has to be done while nobody is forked is to list who is there now, and to ask
+//! those that are new.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::state::State;
+use crate::sys;
+use crate::tree::engine::{Engine, Inner};
+use crate::tree::evidence::{self, Wanted};
+use crate::tree::follow::Follow;
+use crate::tree::hear::bare;
+use crate::tree::lineage::{Details, Input, Row};
+
+/// How often a scan is tried at once, while others fork.
+const TRIES: usize = 16;
+/// Scans take at most this share of one processor: one in so many.
+const SHARE: u32 = 20;
+/// A start is stamped before it is told, and processors do not agree on the time to the tick.
+const STAMPED: u64 = 2;
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// What was read of the process table while others may have forked.
+struct Survey {
+    /// How far the creation of processes had come before.
+    forks: sys::Forks,
+    parents: HashMap<Pid, Option<Pid>>,
+    /// Those that carry what proves them to be of a tree.
+    carriers: Vec<(u64, Process)>,
+}
+
+impl Survey {
+    fn read(wanted: &[Wanted]) -> Result<Survey> {
+        let forks = forks()?;
+        let mut parents = HashMap::new();
+        sys::scan(|pid, parent| {
+            parents.insert(pid, parent);
+        })?;
+        let carriers = evidence::search(wanted, parents.keys().copied())?;
+        Ok(Survey { forks, parents, carriers })
+    }
+}
+
+impl Engine {
+    /// Reads the process table for these trees, until that proves something or a few times; and later again if it does not.
+    pub(super) fn scan(&self, keys: &[u64]) {
+        let started = Instant::now();
+        let inner = self.lock();
+        let mut keys = keys.to_vec();
+        inner.retain_scanned(&mut keys);
+        let wanted = inner.wanted(&keys);
+        drop(inner);
+        if keys.is_empty() {
+            return;
+        }
+        let survey = Survey::read(&wanted);
+        let mut inner = self.lock();
+        let scanned = survey.and_then(|survey| inner.scan(survey, keys.clone()));
+        let pause = (started.elapsed() * SHARE).clamp(SHORTEST, LONGEST);
+        inner.retain_scanned(&mut keys);
+        for key in keys {
+            if let Err(error) = &scanned {
+                inner.tree(key).fail(error.again());
+            }
+            let again = inner.tree(key).needs_scan();
+            inner.tree(key).set_due(again.then(|| Instant::now() + pause));
+        }
+        inner.check_sources();
+    }
+}
+
+impl Inner {
+    /// Those of these trees that are still there and not over.
+    fn retain_scanned(&self, keys: &mut Vec<u64>) {
+        keys.retain(|key| self.trees.get(key).is_some_and(|follow| follow.emptied.is_none()));
+    }
+
+    fn wanted(&self, keys: &[u64]) -> Vec<Wanted> {
+        keys.iter().map(|key| (*key, self.trees[key].evidence.clone())).collect()
+    }
+
+    /// Does what can be done where nothing can be proven, because others do not stop forking.
+    fn scan(&mut self, survey: Survey, mut keys: Vec<u64>) -> Result<()> {
+        let Survey { forks: first, mut parents, carriers } = survey;
+        self.carry(carriers)?;
+        for _ in 0..TRIES {
+            let before = forks()?;
+            if !before.reuse_none_since(&first) {
+                break;
+            }
+            let began = sys::ticks_at(sys::monotonic());
+            // Everything that was forked before has been told by now.
+            self.take_notices();
+            self.retain_scanned(&mut keys);
+            let followed = self.followed(&keys);
+            if !self.scan_once(&keys, &mut parents, &before, began)? {
+                continue;
+            }
+            for key in &keys {
+                self.mind_all(*key)?;
+                self.tree(*key).untracked = false;
+            }
+            self.retain_scanned(&mut keys);
+            // Whoever was not followed may have forked before the connector was told to follow it.
+            let now = self.followed(&keys);
+            keys.retain(|key| now.iter().any(|one| one.1 == *key && !followed.contains(one)));
+            if keys.is_empty() || forks()?.none_since(&before) {
+                return Ok(());
+            }
+            for key in &keys {
+                let lost = Input::Lost { since: began.saturating_sub(STAMPED) };
+                self.step(*key, lost, sys::monotonic());
+            }
+        }
+        self.retain_scanned(&mut keys);
+        keys.iter().try_for_each(|key| self.walk(*key))
+    }
+
+    /// One table, in which nobody was forked from `before` until its last question was answered; or false, and nothing
+    /// has come of it. `parents`: of whoever was listed before.
+    fn scan_once(
+        &mut self,
+        keys: &[u64],
+        parents: &mut HashMap<Pid, Option<Pid>>,
+        before: &sys::Forks,
+        began: u64,
+    ) -> Result<bool> {
+        let mut table = Vec::with_capacity(parents.len());
+        let mut new = Vec::new();
+        for pid in sys::listing()? {
+            let parent = match parents.get(&pid) {
+                Some(parent) => *parent,
+                None => match sys::parent_of(pid) {
+                    Ok(parent) => {
+                        new.push(pid);
+                        *parents.entry(pid).or_insert(parent)
+                    }
+                    Err(error) if error.is_gone() || error.is_thread() || error.is_denied() => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            table.push(Row { pid, parent });
+        }
+        self.carry(evidence::search(&self.wanted(keys), new)?)?;
+        // What is asked for by the way has to be of the same moment: so it is tried on copies first.
+        let mut tried = Vec::with_capacity(keys.len());
+        let mut asked = HashMap::new();
+        for key in keys {
+            let follow = &self.trees[key];
+            let trouble = RefCell::new(None);
+            let mut details = |pid: Pid| {
+                details_of(pid, follow, &mut asked).unwrap_or_else(|error| {
+                    trouble.replace(Some(error));
+                    // Not to be told from a member: it holds emptiness back.
+                    Some(Details::of(bare(pid)))
+                })
+            };
+            let mut is_strange = |pid: Pid| {
+                evidence::is_missed(&follow.evidence, pid).unwrap_or_else(|error| {
+                    trouble.replace(Some(error));
+                    false
+                })
+            };
+            let mut lineage = follow.lineage.clone();
+            let mut outputs = Vec::new();
+            let (details, is_strange) = (&mut details, &mut is_strange);
+            lineage.step(Input::Scanned { table: &table, details, is_strange, began }, &mut outputs);
+            if let Some(error) = trouble.into_inner() {
+                return Err(error);
+            }
+            tried.push((*key, lineage, outputs));
+        }
+        if !forks()?.none_since(before) {
+            return Ok(false);
+        }
+        let at = sys::monotonic();
+        for (key, lineage, outputs) in tried {
+            self.replace(key, lineage, outputs, at);
+            let follow = self.tree(key);
+            if follow.emptied.is_none() && follow.is_polled() {
+                // Whatever is forked from now on is not told by anybody.
+                self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, at);
+            }
+        }
+        Ok(true)
+    }
+
+    /// These are members, by what they carry.
+    fn carry(&mut self, carriers: Vec<(u64, Process)>) -> Result<()> {
+        for (key, process) in carriers {
+            if self.trees.get(&key).is_some_and(|follow| follow.emptied.is_none()) {
+                self.found(key, &[process])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Members that are proven link by link, where no table can be. Not by way of those that are excluded.
+    fn walk(&mut self, key: u64) -> Result<()> {
+        let mut walked = HashSet::new();
+        loop {
+            let members = self.tree(key).lineage.members().copied();
+            let new: Vec<Identity> = members.filter(|member| walked.insert(*member)).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for member in new {
+                let Some(process) = self.open_member(key, &member)? else { continue };
+                match process.children() {
+                    Ok(children) => self.found(key, &children)?,
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Of whom the connector tells, for these trees.
+    fn followed(&self, keys: &[u64]) -> HashSet<(Pid, u64)> {
+        self.told.iter().filter(|(_, key)| keys.contains(key)).copied().collect()
+    }
+
+    /// Whoever is, or may be, a member has to be heard of: after a loss nobody may be.
+    fn mind_all(&mut self, key: u64) -> Result<()> {
+        let lineage = &self.tree(key).lineage;
+        let all: Vec<Identity> = lineage.members().chain(lineage.suspects()).copied().collect();
+        all.iter().try_for_each(|one| self.mind(key, one))
+    }
+}
+
+/// How far the creation of processes has come; an error where nobody counts.
+pub(super) fn forks() -> Result<sys::Forks> {
+    sys::forks()?.ok_or_else(|| {
+        Error::unsupported(
+            None,
+            "scan for the members of a process tree",
+            "nobody counts forks here (/proc/stat), so that no scan can be proven",
+        )
+    })
+}
+
+/// The tick until which everything is told that the kernel has told by this moment of the monotonic clock.
+pub(super) fn told_until(monotonic: u64) -> u64 {
+    sys::ticks_at(monotonic).saturating_sub(STAMPED)
+}
+
+/// `asked`: of whom it was asked before.
+fn details_of(
+    pid: Pid,
+    follow: &Follow,
+    asked: &mut HashMap<Pid, Option<Details>>,
+) -> Result<Option<Details>> {
+    // Held all the time since it became known, and not reaped: nobody else can have its PID.
+    if let Some(pin) = follow.pins.get(&pid) {
+        if let Some(details) = details_of_process(&pin.process)? {
+            return Ok(Some(Details { is_pinned: true, ..details }));
+        }
+    }
+    if let Some(details) = asked.get(&pid) {
+        return Ok(*details);
+    }
+    let details = match Process::open(pid) {
+        Ok(process) => details_of_process(&process)?,
+        Err(error) if error.is_gone() || error.is_thread() => None,
+        Err(error) => return Err(error),
+    };
+    Ok(*asked.entry(pid).or_insert(details))
+}
+
+fn details_of_process(process: &Process) -> Result<Option<Details>> {
+    let session = sys::session_of(process.pid());
+    let identity = *process.identity();
+    let state = process.state()?;
+    let ended = state == State::Zombie;
+    Ok((state != State::Gone).then_some(Details { session, ended, ..Details::of(identity) }))
+}

@@ -1,0 +1,321 @@
+//! A tracker that is killed leaves a tree that its successor goes on with, and nothing else.
+#![cfg(feature = "serde")]
+
+mod common;
+#[macro_use]
+#[path = "common/every.rs"]
+mod every;
+#[path = "common/trees.rs"]
+mod trees;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::pid;
+use pidigree::{
+    Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Signal, Tree, TreeEvent, TreeState,
+};
+use pidigree_testkit::{DEADLINE, Family, eventually, handed_on, require};
+use trees::{PATIENCE, emptied, on, works};
+
+on_every_backend!(
+    a_successor_goes_on,
+    a_successor_goes_on_after_a_hopper,
+    a_tree_that_ended_meanwhile_is_empty,
+    a_successor_has_a_successor,
+    a_tree_that_has_ended_says_so_when_adopted,
+);
+
+/// Another process that follows a tree, and saves it, until it is killed.
+struct Tracker {
+    family: Family,
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Tracker {
+    /// This executable again, with this test alone, which is to call [`follow_for_ever`] first of all.
+    fn start(test: &str, script: &str) -> Tracker {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state");
+        let executable = std::env::current_exe().unwrap();
+        let (executable, file_word) = (executable.to_str().unwrap(), file.to_str().unwrap());
+        // The harness takes the file for the name of one more test; there is none of that name.
+        let words = ["hand-on", executable, "--exact", test, "--nocapture", file_word];
+        let family = Family::builder().launcher(&words).spawn(script);
+        Tracker { family, file, _folder: folder }
+    }
+
+    fn state(&self) -> TreeState {
+        let saved = eventually("the tracker saves its tree", || std::fs::read(&self.file).ok());
+        serde_json::from_slice(&saved).unwrap()
+    }
+
+    /// By SIGKILL, in the middle of whatever it does.
+    fn die(&mut self) {
+        let child = self.family.child();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// What the tracker does, in its own process, until it is killed; elsewhere nothing.
+fn follow_for_ever(backend: Backend, then: OnTrackerDeath) {
+    let Some(mut command) = handed_on() else { return };
+    let file = std::env::args().next_back().unwrap();
+    let (tree, _child) = on(backend).on_tracker_death(then).spawn(&mut command).unwrap();
+    drop(command);
+    save(&tree, Path::new(&file));
+    while matches!(tree.next_event(None), Ok(Some(_))) {}
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Saves as whoever reads it must find it: whole, or not at all.
+fn save(tree: &Tree, file: &Path) {
+    let part = file.with_extension("part");
+    std::fs::write(&part, serde_json::to_vec(&tree.save()).unwrap()).unwrap();
+    std::fs::rename(part, file).unwrap();
+}
+
+/// The name by which the harness knows a test of this backend.
+fn name(test: &str, backend: Backend) -> String {
+    format!("{test}::{}", backend.name().replace('-', "_"))
+}
+
+/// What is there of a tree besides its members: its cgroup, its helper.
+struct Left {
+    cgroup: Option<PathBuf>,
+    helper: Option<Process>,
+}
+
+impl Left {
+    fn of(backend: Backend, root: u32) -> Left {
+        let cgroup = (backend == Backend::Cgroup).then(|| cgroup_of(root));
+        let above = Process::open(pid(root)).unwrap().parent().unwrap();
+        let helper = if backend == Backend::Subreaper { above } else { None };
+        Left { cgroup, helper }
+    }
+
+    fn must_go(&self, backend: Backend) {
+        if let Some(cgroup) = &self.cgroup {
+            eventually("its cgroup is removed", || (!cgroup.exists()).then_some(()));
+        }
+        if let Some(helper) = &self.helper {
+            let ended = helper.wait(Some(DEADLINE)).unwrap();
+            assert!(ended.is_some(), "{backend}: the helper runs on");
+        }
+    }
+}
+
+/// Where a process is in the one hierarchy of cgroup v2.
+fn cgroup_of(process: u32) -> PathBuf {
+    let cgroups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap();
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let unified = |line: &str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields.get(2) == Some(&"cgroup2")).then(|| PathBuf::from(fields[1]))
+    };
+    let cgroup = mounts.lines().find_map(unified).unwrap().join(path);
+    let name = cgroup.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(name.starts_with("pidigree-") && cgroup.exists(), "{}", cgroup.display());
+    cgroup
+}
+
+fn pids(members: &[Identity]) -> BTreeSet<Pid> {
+    members.iter().map(Identity::pid).collect()
+}
+
+fn a_successor_goes_on(backend: Backend) {
+    follow_for_ever(backend, OnTrackerDeath::Leave);
+    let script = "fork [ say first await double-fork [ say daemon await ] exit 0 ] say root await exit 5";
+    let mut tracker = Tracker::start(&name("a_successor_goes_on", backend), script);
+    let family = &tracker.family;
+    let (first, root) = (family.fact("first").pid, family.fact("root").pid);
+    let state = tracker.state();
+    assert_eq!((state.backend(), state.root().pid()), (backend, pid(root)));
+    let left = Left::of(backend, root);
+    tracker.die();
+
+    // While nobody follows it: a member forks, orphans, ends.
+    tracker.family.poke(first);
+    let daemon = tracker.family.fact("daemon").pid;
+    tracker.family.wait_ended(first);
+    let tree = Tree::adopt(&state).unwrap();
+    assert_eq!(tree.backend(), backend);
+    assert_eq!(tree.root().pid(), pid(root));
+    assert_eq!(tree.wait_empty(Some(Duration::from_millis(20))).unwrap(), None, "{backend}");
+    assert!(tree.contains(pid(root)).unwrap());
+    if matches!(backend, Backend::Cgroup | Backend::Subreaper) {
+        assert_eq!(pids(&tree.members()), BTreeSet::from([pid(root), pid(daemon)]), "{backend}");
+    }
+    tracker.family.poke(root);
+    tracker.family.wait_ended(root);
+    assert_eq!(
+        tree.wait_empty(Some(Duration::from_millis(100))).unwrap(),
+        None,
+        "{backend}: the daemon lives"
+    );
+    assert!(!tree.is_empty());
+    tracker.family.poke(daemon);
+    let emptied = emptied(&tree, &tracker.family);
+    assert_eq!(emptied.root.pid(), pid(root));
+    let told: Vec<_> = std::iter::from_fn(|| tree.next_event(Some(Duration::ZERO)).unwrap()).collect();
+    assert_eq!(told.last(), Some(&TreeEvent::Empty(emptied)), "{backend}");
+    drop(tree);
+    left.must_go(backend);
+}
+
+fn a_successor_goes_on_after_a_hopper(backend: Backend) {
+    follow_for_ever(backend, OnTrackerDeath::Leave);
+    let script = "say first hopper 2000 setsid-every 7 double-every 13 say last await";
+    let mut tracker = Tracker::start(&name("a_successor_goes_on_after_a_hopper", backend), script);
+    let state = tracker.state();
+    tracker.die();
+    let tree = Tree::adopt(&state).unwrap();
+    let last = eventually("the last generation", || {
+        let heard = tracker.family.heard("last");
+        assert_eq!(tree.wait_empty(Some(Duration::from_millis(1))).unwrap(), None, "{backend}");
+        heard.first().map(|fact| fact.pid)
+    });
+    assert_eq!(tree.wait_empty(Some(Duration::from_millis(50))).unwrap(), None, "{backend}");
+    tracker.family.poke(last);
+    emptied(&tree, &tracker.family);
+}
+
+fn a_tree_that_ended_meanwhile_is_empty(backend: Backend) {
+    follow_for_ever(backend, OnTrackerDeath::Leave);
+    let script = "double-fork [ say daemon await ] say root await exit 5";
+    let mut tracker = Tracker::start(&name("a_tree_that_ended_meanwhile_is_empty", backend), script);
+    let (root, daemon) = (tracker.family.fact("root").pid, tracker.family.fact("daemon").pid);
+    let state = tracker.state();
+    let left = Left::of(backend, root);
+    tracker.die();
+    tracker.family.poke(daemon);
+    tracker.family.poke(root);
+    tracker.family.wait_all();
+    if let Some(helper) = &left.helper {
+        assert!(helper.wait(Some(DEADLINE)).unwrap().is_some(), "a helper ends with its tree");
+    }
+    let tree = Tree::adopt(&state).unwrap();
+    let emptied = emptied(&tree, &tracker.family);
+    assert_eq!(emptied.root.pid(), pid(root));
+    let known = matches!(emptied.status, ExitStatus::Code(5) | ExitStatus::Unknown);
+    assert!(known, "{backend}: {:?}", emptied.status);
+    drop(tree);
+    left.must_go(backend);
+}
+
+fn a_successor_has_a_successor(backend: Backend) {
+    follow_for_ever(backend, OnTrackerDeath::Leave);
+    let script = "fork [ say one await ] fork [ say two await ] say root await exit 5";
+    let mut tracker = Tracker::start(&name("a_successor_has_a_successor", backend), script);
+    let members = ["one", "two", "root"].map(|name| tracker.family.fact(name).pid);
+    let mut state = tracker.state();
+    let left = Left::of(backend, members[2]);
+    tracker.die();
+    for member in members {
+        let tree = Tree::adopt(&state).unwrap();
+        assert_eq!(tree.wait_empty(Some(Duration::from_millis(5))).unwrap(), None, "{backend}");
+        assert!(tree.contains(pid(member)).unwrap(), "{backend}: {member}");
+        tracker.family.poke(member);
+        tracker.family.wait_ended(member);
+        state = serde_json::from_slice(&serde_json::to_vec(&tree.save()).unwrap()).unwrap();
+    }
+    let tree = Tree::adopt(&state).unwrap();
+    emptied(&tree, &tracker.family);
+    drop(tree);
+    left.must_go(backend);
+}
+
+fn a_tree_that_has_ended_says_so_when_adopted(backend: Backend) {
+    let (family, tree, mut child) = trees::spawn(&on(backend), "exit 5");
+    child.wait().unwrap();
+    let emptied = emptied(&tree, &family);
+    let adopted = Tree::adopt(&tree.save()).unwrap();
+    assert!(adopted.is_empty(), "{backend}");
+    let again = adopted.wait_empty(Some(PATIENCE)).unwrap().unwrap();
+    assert_eq!((again.root, again.status, again.members), (emptied.root, emptied.status, emptied.members));
+}
+
+#[test]
+fn a_state_of_another_world_is_foreign() {
+    let (family, tree, _child) = trees::spawn(&Tree::builder(), "say root await");
+    family.fact("root");
+    let mut state = serde_json::to_value(tree.save()).unwrap();
+    let token = state["root"].as_str().unwrap().to_owned();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let other = token.replace(boot.trim(), "01234567-89ab-4cde-8f01-23456789abcd");
+    require!(other != token, "the token carries no boot");
+    state["root"] = other.into();
+    let state: TreeState = serde_json::from_value(state).unwrap();
+    let error = Tree::adopt(&state).expect_err("that world is over");
+    assert!(error.is_foreign(), "{error}");
+}
+
+/// What a dead tracker has left empty goes when the next one comes.
+#[test]
+fn a_cgroup_that_nobody_adopts_is_swept() {
+    require!(works(Backend::Cgroup), "cgroup cannot be had here");
+    follow_for_ever(Backend::Cgroup, OnTrackerDeath::Leave);
+    let test = "a_cgroup_that_nobody_adopts_is_swept";
+    let mut tracker = Tracker::start(test, "say root await");
+    let root = tracker.family.fact("root").pid;
+    drop(tracker.state());
+    let cgroup = cgroup_of(root);
+    tracker.die();
+    let spawn_some = || {
+        // Not each of them looks.
+        for _ in 0..40 {
+            works(Backend::Cgroup).unwrap();
+        }
+    };
+    spawn_some();
+    assert!(cgroup.exists(), "somebody is in it");
+    tracker.family.poke(root);
+    tracker.family.wait_all();
+    eventually("it is swept", || {
+        spawn_some();
+        (!cgroup.exists()).then_some(())
+    });
+}
+
+#[test]
+fn a_tree_is_killed_with_its_tracker() {
+    follow_for_ever(Backend::Subreaper, OnTrackerDeath::Kill);
+    let bystander = Family::spawn("say bystander pause");
+    let script = "block 15 fork [ say kid pause ] double-fork [ say daemon pause ] \
+                  fork [ hopper 0 setsid-every 3 ] say root pause";
+    let mut tracker = Tracker::start("a_tree_is_killed_with_its_tracker", script);
+    let members = ["kid", "daemon", "root"].map(|name| tracker.family.fact(name).pid);
+    let members = members.map(|member| Process::open(pid(member)).unwrap());
+    let left = Left::of(Backend::Subreaper, members[2].pid().get());
+    drop(tracker.state());
+    tracker.die();
+    // All of them, the hopper too, and not because of the lifeline, which is open.
+    tracker.family.wait_all();
+    for member in &members {
+        assert_ne!(member.wait(Some(DEADLINE)).unwrap(), None);
+        assert!(matches!(member.state(), Ok(state) if state != pidigree::State::Running));
+    }
+    left.must_go(Backend::Subreaper);
+    assert!(!bystander.has_ended());
+    Process::open(pid(bystander.fact("bystander").pid)).unwrap().signal(Signal::TERM).unwrap();
+}
+
+#[test]
+fn only_the_helper_can_kill_with_the_tracker() {
+    for backend in [Backend::Cgroup, Backend::ProcConnector, Backend::Poll] {
+        let builder = on(backend).on_tracker_death(OnTrackerDeath::Kill);
+        let error = builder.spawn(&mut std::process::Command::new("true")).expect_err(backend.name());
+        assert!(error.is_unsupported(), "{backend}: {error}");
+    }
+    let builder = Tree::builder().on_tracker_death(OnTrackerDeath::Kill);
+    let (tree, mut child) = builder.spawn(&mut std::process::Command::new("true")).unwrap();
+    assert_eq!(tree.backend(), Backend::Subreaper);
+    assert!(child.wait().unwrap().success());
+    assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some());
+}

@@ -1,0 +1,262 @@
+//! Seven ways to clean up too early, each of which a runtime of this kind has been seen to go. Here: never.
+
+mod common;
+#[macro_use]
+#[path = "common/every.rs"]
+mod every;
+#[path = "common/trees.rs"]
+mod trees;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::pid;
+use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
+use pidigree::{Backend, Tree, TreeEvent};
+use pidigree_testkit::{Family, deny_from_now, is_root, require, stage};
+use trees::{PATIENCE, emptied, on, spawn, works};
+
+on_every_backend!(
+    the_root_ends_first,
+    a_chain_forks_and_ends,
+    a_member_leaves_the_mount_namespace,
+    a_main_thread_ends_before_the_others,
+    orphans_of_ended_parents_stay,
+);
+
+const BACKENDS: [Backend; 4] = [Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll];
+
+/// For each way, on each backend: fifty, unless `PIDIGREE_ROUNDS` says otherwise.
+fn rounds() -> u64 {
+    std::env::var("PIDIGREE_ROUNDS").map_or(50, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
+}
+
+/// Long enough for whoever polls to look more than once.
+const WHILE: Duration = Duration::from_millis(25);
+
+/// The root, whatever it was, has ended, and this member has not: that is no end of the tree. Then it ends, and that is.
+fn outlives(tree: &Tree, family: &Family, member: &str) {
+    let member = family.fact(member).pid;
+    let backend = tree.backend();
+    assert_eq!(tree.wait_empty(Some(WHILE)).unwrap(), None, "{backend}: {member} lives");
+    assert!(!tree.is_empty(), "{backend}: {member} lives");
+    assert!(tree.contains(pid(member)).unwrap(), "{backend}: {member} is no member any more");
+    family.poke(member);
+    emptied(tree, family);
+}
+
+/// E1, as `sh -c 'sleep 2 & exit 0'`, and as a daemon.
+fn the_root_ends_first(backend: Backend) {
+    for round in 0..rounds() {
+        let left = if round % 2 == 0 { "fork" } else { "double-fork" };
+        let (family, tree, mut child) = spawn(&on(backend), format!("{left} [ say left await ] exit 0"));
+        assert!(child.wait().unwrap().success());
+        outlives(&tree, &family, "left");
+    }
+}
+
+/// E2, at the three paces at which scans were seen to miss it.
+fn a_chain_forks_and_ends(backend: Backend) {
+    for round in 0..rounds() {
+        let pace = ["", "hold 200", "hold 2000"][round as usize % 3];
+        let script = format!("hopper 40 setsid-every 9 {pace} say last await");
+        let (family, tree, _child) = spawn(&on(backend), script);
+        outlives(&tree, &family, "last");
+    }
+}
+
+/// E3.
+fn a_member_leaves_the_mount_namespace(backend: Backend) {
+    require!(is_root(), "needs root, to have mount namespaces");
+    for _ in 0..rounds() {
+        let (family, tree, mut child) = spawn(&on(backend), "fork [ unshare-mount say elsewhere await ]");
+        assert!(child.wait().unwrap().success());
+        outlives(&tree, &family, "elsewhere");
+    }
+}
+
+/// E4, as the root and below it (trap 4).
+fn a_main_thread_ends_before_the_others(backend: Backend) {
+    for round in 0..rounds() {
+        let leader = "thread [ say worker await exit 4 ] thread-exit";
+        let script = if round % 2 == 0 { leader.to_owned() } else { format!("fork [ {leader} ]") };
+        let (family, tree, _child) = spawn(&on(backend), script);
+        let worker = family.fact("worker");
+        pidigree_testkit::eventually("the main thread has ended", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).ok()?;
+            stat.rsplit_once(')')?.1.trim_start().starts_with('Z').then_some(())
+        });
+        outlives(&tree, &family, "worker");
+        let told = std::iter::from_fn(|| tree.next_event(Some(Duration::ZERO)).unwrap());
+        let ends: Vec<_> = told
+            .filter_map(|event| match event {
+                TreeEvent::Left { member, status, .. } if member.pid() == pid(worker.pid) => Some(status),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ends, [pidigree::ExitStatus::Code(4)], "{backend}: it ended once, with its last thread");
+    }
+}
+
+/// E7: no chain of parents leads to the root any more.
+fn orphans_of_ended_parents_stay(backend: Backend) {
+    for _ in 0..rounds() {
+        let deep = "double-fork [ fork [ double-fork [ orphaned say deep await ] ] ]";
+        let (family, tree, mut child) = spawn(&on(backend), deep);
+        assert!(child.wait().unwrap().success());
+        outlives(&tree, &family, "deep");
+    }
+}
+
+/// E5: nothing of `/proc` that says more than that it is there can be read of it.
+#[test]
+fn a_member_cannot_be_looked_into() {
+    require!(is_root(), "needs root, to become somebody else");
+    stage("a_member_cannot_be_looked_into", &["in-ns", "mount", "--uid", "65534"], || {
+        for backend in BACKENDS.into_iter().filter(|backend| works(*backend).is_ok()) {
+            for _ in 0..rounds() {
+                let (family, tree, mut child) =
+                    spawn(&on(backend), "double-fork [ undumpable say closed await ]");
+                assert!(child.wait().unwrap().success());
+                let closed = family.fact("closed").pid;
+                let namespace = std::fs::read_link(format!("/proc/{closed}/ns/mnt"));
+                namespace.expect_err("the trap: it is this very user's, and denied");
+                outlives(&tree, &family, "closed");
+            }
+        }
+    });
+}
+
+/// E5, as it happened: by a program with file capabilities.
+#[test]
+fn a_member_has_file_capabilities() {
+    require!(is_root(), "needs root, to give capabilities to a file");
+    stage("a_member_has_file_capabilities", &["in-ns", "mount"], || {
+        let folder = tempfile::tempdir().unwrap();
+        let able = folder.path().join("able");
+        assert!(Command::new("cp").arg(pidigree_testkit::binary()).arg(&able).status().unwrap().success());
+        let given = Command::new("setcap").arg("cap_net_raw+ep").arg(&able).status();
+        require!(
+            given.is_ok_and(|status| status.success()),
+            "setcap is not there, or the file system keeps none"
+        );
+        become_nobody(folder.path());
+        for backend in BACKENDS.into_iter().filter(|backend| works(*backend).is_ok()) {
+            for _ in 0..rounds() {
+                // Its lifeline and its word are pipes, because this process has no other hold on it.
+                let mut command = Command::new(&able);
+                command.args("fork [ say able pause ]".split(' '));
+                command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+                let (tree, mut child) = on(backend).spawn(&mut command).unwrap();
+                drop(command);
+                let lifeline = child.stdin.take().unwrap();
+                let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+                let mut line = String::new();
+                std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+                assert!(line.starts_with("able pid="), "{line}");
+                let number: u32 = line.split(['=', ' ']).nth(2).unwrap().parse().unwrap();
+                std::fs::read_link(format!("/proc/{number}/ns/mnt")).expect_err("the trap");
+                assert!(child.wait().unwrap().success());
+                assert_eq!(tree.wait_empty(Some(WHILE)).unwrap(), None, "{backend}");
+                assert!(tree.contains(pid(number)).unwrap(), "{backend}");
+                drop(lifeline);
+                assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some(), "{backend}");
+                let rest = std::io::Read::read_to_string(&mut said, &mut line).unwrap();
+                assert_eq!(rest, 0, "{backend}: its end of the pipe is closed");
+            }
+        }
+    });
+}
+
+/// For good, and able to look into itself.
+fn become_nobody(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
+    chown(folder, Some(uid), Some(gid)).unwrap();
+    setgroups(&[]).unwrap();
+    setresgid(gid, gid, gid).unwrap();
+    setresuid(uid, uid, uid).unwrap();
+    nix::sys::prctl::set_dumpable(true).unwrap();
+    std::env::set_current_dir("/").unwrap();
+}
+
+/// E6: whoever cannot look has not seen that nobody is there.
+#[test]
+fn an_error_is_no_end() {
+    stage("an_error_is_no_end", &["in-ns", "mount"], || {
+        let trees: Vec<_> = BACKENDS
+            .into_iter()
+            .filter(|backend| works(*backend).is_ok())
+            .flat_map(|backend| (0..rounds()).map(move |_| backend))
+            .map(|backend| spawn(&on(backend), "double-fork [ say left await ] exit 0"))
+            .collect();
+        trees.iter().for_each(|(family, ..)| drop(family.fact("left")));
+        deny_from_now("EIO", "openat");
+        assert_eq!(std::fs::read_dir("/proc").unwrap_err().raw_os_error(), Some(libc::EIO), "the trap");
+        for (_, tree, _) in &trees {
+            let backend = tree.backend();
+            let mut errors = 0;
+            for _ in 0..3 {
+                match tree.wait_empty(Some(WHILE)) {
+                    Ok(None) => {}
+                    Ok(Some(emptied)) => panic!("{backend}: {emptied:?} out of an error"),
+                    Err(error) => {
+                        errors += 1;
+                        assert!(!error.is_gone(), "{backend}: {error}");
+                    }
+                }
+                assert!(!tree.is_empty(), "{backend}");
+            }
+            // The others are told by the kernel, and need not look.
+            if backend == Backend::Poll {
+                assert!(errors > 0, "a scan that failed is told");
+            }
+        }
+        // And when they end, none ends by an error either.
+        for (family, tree, _) in &trees {
+            family.poke(family.fact("left").pid);
+            family.wait_all();
+            if tree.backend() != Backend::Poll {
+                continue;
+            }
+            match tree.wait_empty(Some(Duration::from_millis(5))) {
+                Ok(emptied) => assert_eq!(emptied, None, "nobody could look"),
+                Err(error) => assert!(!error.is_gone(), "{error}"),
+            }
+        }
+    });
+}
+
+/// E6 again: another /proc, in which nobody is.
+#[test]
+fn an_empty_proc_is_no_end() {
+    require!(is_root(), "needs root, to mount");
+    stage("an_empty_proc_is_no_end", &["in-ns", "mount"], || {
+        let trees: Vec<_> = BACKENDS
+            .into_iter()
+            .filter(|backend| works(*backend).is_ok())
+            .map(|backend| spawn(&on(backend), "double-fork [ say left await ] exit 0"))
+            .collect();
+        trees.iter().for_each(|(family, ..)| drop(family.fact("left")));
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "none", "/proc"]).status().unwrap();
+        assert!(mounted.success() && std::fs::read_dir("/proc").unwrap().next().is_none(), "the trap");
+        for _ in 0..rounds() {
+            for (_, tree, _) in &trees {
+                if let Ok(Some(emptied)) = tree.wait_empty(Some(Duration::from_millis(2))) {
+                    panic!("{}: {emptied:?}, because /proc is empty", tree.backend());
+                }
+                assert!(!tree.is_empty(), "{}", tree.backend());
+            }
+        }
+        assert!(Command::new("umount").arg("/proc").status().unwrap().success());
+        for (family, tree, _) in &trees {
+            family.poke(family.fact("left").pid);
+            family.wait_all();
+            // Trouble that was met meanwhile may have to be heard first.
+            let empty = (0..10).find_map(|_| tree.wait_empty(Some(PATIENCE)).ok().flatten());
+            assert!(empty.is_some(), "{}: whoever can look again sees the end", tree.backend());
+        }
+    });
+}
