@@ -11,55 +11,63 @@ use crate::tree::engine::Follower;
 /// How many rounds may find new members before it is said that there is no end of them.
 const ROUNDS: usize = 10_000;
 
-pub(super) fn kill(follower: &Follower, signal: Signal) -> Result<usize> {
-    let mut sent = HashSet::new();
-    let mut refused = None;
-    if signal == Signal::KILL {
-        if let Some(members) = follower.kill_cgroup()? {
-            sent.extend(members);
-        } else {
-            // A stopped process forks no more: then all of them can be killed before any can answer it.
-            let stop = "STOP".parse()?;
-            let stopped = rounds(follower, stop, &mut HashSet::new(), &mut refused);
-            stopped.or_else(|error| if error.is_unstable() { Ok(()) } else { Err(error) })?;
-            refused = None;
-        }
-    }
-    rounds(follower, signal, &mut sent, &mut refused)?;
-    refused.map_or(Ok(sent.len()), Err)
+/// Whom a signal has been sent to, and whom it came too late for.
+#[derive(Default)]
+struct Done {
+    sent: HashSet<Identity>,
+    ended: HashSet<Identity>,
+    refused: Option<Error>,
 }
 
-/// Until a round finds nobody new.
-fn rounds(
-    follower: &Follower,
-    signal: Signal,
-    sent: &mut HashSet<Identity>,
-    refused: &mut Option<Error>,
-) -> Result<()> {
+pub(super) fn kill(follower: &Follower, signal: Signal) -> Result<usize> {
+    let mut done = Done::default();
+    if signal == Signal::KILL {
+        if let Some(members) = follower.kill_cgroup()? {
+            done.sent.extend(members);
+        } else {
+            // A stopped process forks no more: then all of them can be killed before any can answer it.
+            let stopped = rounds(follower, "STOP".parse()?, &mut Done::default());
+            stopped.or_else(|error| if error.is_unstable() { Ok(()) } else { Err(error) })?;
+        }
+    }
+    rounds(follower, signal, &mut done)?;
+    done.refused.map_or(Ok(done.sent.len()), Err)
+}
+
+/// Until a round finds nobody new. One that has ended since the round began is new: it may have forked before.
+fn rounds(follower: &Follower, signal: Signal, done: &mut Done) -> Result<()> {
     for _ in 0..ROUNDS {
         let mut new = false;
         for member in follower.members() {
-            if sent.contains(&member) {
+            if done.sent.contains(&member) {
                 continue;
             }
-            let Some(process) = follower.open_member(&member)? else { continue };
-            if process.state()? != State::Running {
-                continue;
-            }
-            match process.signal(signal) {
-                Ok(()) => {}
-                Err(error) if error.is_gone() => continue,
+            new |= match send(follower, &member, signal) {
+                Ok(true) => done.sent.insert(member),
+                Ok(false) => done.ended.insert(member),
                 Err(error) if error.is_denied() => {
-                    refused.get_or_insert(error);
+                    done.refused.get_or_insert(error);
+                    done.sent.insert(member)
                 }
                 Err(error) => return Err(error),
-            }
-            new = true;
-            sent.insert(member);
+            };
         }
         if !new {
             return Ok(());
         }
     }
     Err(Error::unstable(follower.root().pid(), "signal every member of the tree of process"))
+}
+
+/// Returns whether it was there.
+fn send(follower: &Follower, member: &Identity, signal: Signal) -> Result<bool> {
+    let Some(process) = follower.open_member(member)? else { return Ok(false) };
+    if process.state()? != State::Running {
+        return Ok(false);
+    }
+    match process.signal(signal) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_gone() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
