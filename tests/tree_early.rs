@@ -41,7 +41,10 @@ fn outlives(tree: &Tree, family: &Family, member: &str) {
     let backend = tree.backend();
     assert_eq!(tree.wait_empty(Some(WHILE)).unwrap(), None, "{backend}: {member} lives");
     assert!(!tree.is_empty(), "{backend}: {member} lives");
-    assert!(tree.contains(pid(member)).unwrap(), "{backend}: {member} is no member any more");
+    // What cannot be looked into, and was orphaned before a scan, only holds the end back there.
+    let environment = std::fs::read(format!("/proc/{member}/environ")).map_err(|error| error.kind());
+    let is_closed = backend == Backend::Poll && environment == Err(std::io::ErrorKind::PermissionDenied);
+    assert!(is_closed || tree.contains(pid(member)).unwrap(), "{backend}: {member} is no member any more");
     family.poke(member);
     emptied(tree, family);
 }
@@ -157,9 +160,9 @@ fn a_member_has_file_capabilities() {
                 assert!(line.starts_with("able pid="), "{line}");
                 let number: u32 = line.split(['=', ' ']).nth(2).unwrap().parse().unwrap();
                 std::fs::read_link(format!("/proc/{number}/ns/mnt")).expect_err("the trap");
-                assert!(child.wait().unwrap().success());
+                assert_eq!(child.wait().unwrap(), pidigree::ExitStatus::Code(0), "{backend}");
                 assert_eq!(tree.wait_empty(Some(WHILE)).unwrap(), None, "{backend}");
-                assert!(tree.contains(pid(number)).unwrap(), "{backend}");
+                assert!(backend == Backend::Poll || tree.contains(pid(number)).unwrap(), "{backend}");
                 drop(lifeline);
                 assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some(), "{backend}");
                 let rest = std::io::Read::read_to_string(&mut said, &mut line).unwrap();

@@ -19,7 +19,7 @@ use crate::tree::coverage;
 use crate::tree::engine::{Engine, Follower, Locked};
 use crate::tree::evidence::{MARK, MARKED, Proof};
 use crate::tree::follow::{Follow, Source, Word};
-use crate::tree::lineage::{Input, Lineage};
+use crate::tree::lineage::{Input, Lineage, Saved};
 use crate::tree::scan::{forks, told_until};
 use crate::tree::state::{Kept, TreeState};
 
@@ -58,7 +58,11 @@ pub(super) fn spawn(builder: &TreeBuilder, command: &mut Command) -> Result<(Tre
         match ready {
             Ok(Some(source)) => return begun.spawn(command, source),
             Ok(None) => {
-                return begun.spawn_under_helper(command, if kill { OnDeath::Kill } else { OnDeath::Leave });
+                let then = if kill { OnDeath::Kill } else { OnDeath::Leave };
+                match begun.spawn_under_helper(command, then) {
+                    Err(error) if error.is_unsupported() => drop(refused.get_or_insert(error)),
+                    spawned => return spawned,
+                }
             }
             Err(error) if error.is_limit() => return Err(error),
             Err(error) => {
@@ -130,6 +134,7 @@ pub(super) fn adopt(state: &TreeState) -> Result<Tree> {
     let builder = TreeBuilder::default();
     let begun = Begun::new(&builder)?;
     match &state.kept {
+        _ if state.lineage.empty => begun.adopt_ended(state),
         Kept::Cgroup { path, id } => match sys::Cgroup::reopen(path, *id)? {
             // A cgroup with somebody in it cannot be removed.
             None => begun.adopt_ended(state),
@@ -355,7 +360,8 @@ impl<'a> Begun<'a> {
 
     /// Nothing of it is left, by the word of what outlived its tracker.
     fn adopt_ended(self, state: &TreeState) -> Result<Tree> {
-        let lineage = Lineage::adopt(state.lineage.clone());
+        // As if that had not been said yet.
+        let lineage = Lineage::adopt(Saved { empty: false, ..state.lineage.clone() });
         let alive = lineage.members().find(|member| {
             Process::reopen(member).is_ok_and(|p| p.state().is_ok_and(|s| s == State::Running))
         });

@@ -283,6 +283,12 @@ impl Follow {
         }
     }
 
+    /// Whether the helper is yet to say how this process, the root, has ended.
+    pub(super) fn is_to_be_told_of(&self, pid: Pid) -> bool {
+        let waits = matches!(&self.source, Source::Subreaper { helper: Some(_), word: Word::Waiting, .. });
+        waits && pid == self.root.pid()
+    }
+
     pub(super) fn helper_said(&mut self, said: Word) {
         if let Source::Subreaper { word, .. } = &mut self.source {
             *word = said;

@@ -226,7 +226,9 @@ impl Inner {
             let Some((key, pid)) = self.watched.remove(&exited.key) else { continue };
             let Some(follow) = self.trees.get_mut(&key) else { continue };
             follow.pins.remove(&pid);
-            self.step(key, Input::Ended { pid, status: exited.status }, at);
+            if exited.status != ExitStatus::Unknown || !follow.is_to_be_told_of(pid) {
+                self.step(key, Input::Ended { pid, status: exited.status }, at);
+            }
             concerned.insert(key);
         }
         for key in concerned {

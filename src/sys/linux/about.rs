@@ -11,6 +11,7 @@ use crate::parse::proc_stat;
 use crate::pid::Pid;
 use crate::sys::backend::handle::{Handle, Kind};
 use crate::sys::backend::procfs::{self, ProcPath};
+use crate::sys::backend::table::list;
 
 impl Handle {
     /// The name of what it runs: the first 15 bytes of the file's, unless it has given itself another one.
@@ -30,11 +31,18 @@ impl Handle {
             Kind::Pidfd => nix::sys::stat::stat(ProcPath::new(self.pid(), "/ns/mnt").as_c_str()),
             Kind::Directory => fstatat(self.as_fd(), c"ns/mnt", nix::fcntl::AtFlags::empty()),
         };
+        let stat = match stat {
+            // Its main thread has ended, and has none any more; others may not have.
+            Err(Errno::ENOENT) => {
+                self.of_threads(|tid| nix::sys::stat::stat(ProcPath::of_thread(self.pid(), tid, "/ns/mnt").as_c_str()))
+            }
+            stat => stat,
+        };
         self.own(TRIED, stat.map(|stat| stat.st_ino))
     }
 
-    /// The environment that it was started with, as it is in its memory now: `NAME=value`, each ended by a NUL. Denied
-    /// for processes that we may not ptrace.
+    /// The environment that it was started with, as it is in its memory now: `NAME=value`, each ended by a NUL. Empty for
+    /// a zombie, and for one that is just being executed. Denied for processes that we may not ptrace.
     pub(crate) fn environment(&self) -> Result<Vec<u8>> {
         const TRIED: &str = "read the environment of process";
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -43,9 +51,31 @@ impl Handle {
             Kind::Directory => openat(self.as_fd(), c"environ", flags, Mode::empty()),
         };
         let mut text = Vec::new();
-        let read = file.and_then(|file| procfs::read_to_end(&file, &mut text));
+        let mut read = file.and_then(|file| procfs::read_to_end(&file, &mut text));
+        if matches!(read, Ok(()) | Err(Errno::ESRCH | Errno::ENOENT)) && text.is_empty() {
+            // Its main thread has ended, and has no memory any more; others may not have.
+            read = self.of_threads(|tid| {
+                text = procfs::read_all(ProcPath::of_thread(self.pid(), tid, "/environ").as_c_str())?;
+                if text.is_empty() { Err(Errno::ENOENT) } else { Ok(()) }
+            });
+            read = read.or_else(|errno| if errno == Errno::ENOENT { Ok(()) } else { Err(errno) });
+        }
         self.own(TRIED, read)?;
         Ok(text)
+    }
+
+    /// What the first thread that has it says; ENOENT if none has.
+    fn of_threads<T>(&self, mut ask: impl FnMut(Pid) -> Result<T, Errno>) -> Result<T, Errno> {
+        let mut threads = Vec::new();
+        list(ProcPath::new(self.pid(), "/task").as_c_str(), |tid| threads.push(tid))?;
+        for tid in threads {
+            match ask(tid) {
+                // It has ended, or just then.
+                Err(Errno::ENOENT | Errno::ESRCH) => {}
+                answer => return answer,
+            }
+        }
+        Err(Errno::ENOENT)
     }
 
     /// What was read by the PID is of this process if it is not reaped after the reading.

@@ -69,7 +69,8 @@ impl Helper {
     ///
     /// # Errors
     ///
-    /// When the program cannot be executed, too; nobody is left then.
+    /// When the program cannot be executed, too; [`is_unsupported`](Error::is_unsupported) where there can be no helper.
+    /// Nobody is left then.
     ///
     /// # References
     ///
@@ -85,8 +86,8 @@ impl Helper {
         drop(hook);
         // While it is open here, the helper's end is not the end of the stream.
         drop(theirs);
-        let mut child = spawned.map_err(failed)?;
         let mut helper = Helper { socket: ours, over: false };
+        let mut child = spawned.map_err(|error| helper.refusal().unwrap_or_else(|| failed(error)))?;
         match helper.root(child.id()) {
             Ok(root) => Ok((helper, child, root)),
             Err(error) => {
@@ -123,6 +124,16 @@ impl Helper {
             }
         }
         Ok(())
+    }
+
+    /// Why there is no helper, if that is it.
+    fn refusal(&self) -> Option<Error> {
+        let mut message = [0; SIZE];
+        let length = self.receive(&mut message).ok()??;
+        let Record::Refused { errno } = Record::decode(&message[..length])? else { return None };
+        crate::debug!(errno, "no helper may adopt orphans");
+        let _ = errno;
+        Some(Error::unsupported(None, SPAWN, "a sandbox keeps a helper of ours from adopting orphans (prctl)"))
     }
 
     /// The first thing it said, before the program was executed.
@@ -171,6 +182,6 @@ fn report(record: Option<Record>) -> Option<Report> {
         }
         Record::Dropped { count } => Report::Dropped(count),
         Record::Empty { at } => Report::Empty { at },
-        Record::Root { .. } => return None,
+        Record::Root { .. } | Record::Refused { .. } => return None,
     })
 }

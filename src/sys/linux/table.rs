@@ -187,7 +187,7 @@ fn lists(pid: Pid) -> Result<Lists, Errno> {
 }
 
 /// The numbers that a directory lists.
-fn list(path: &std::ffi::CStr, mut each: impl FnMut(Pid)) -> Result<(), Errno> {
+pub(super) fn list(path: &std::ffi::CStr, mut each: impl FnMut(Pid)) -> Result<(), Errno> {
     let directory: OwnedFd =
         open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut buffer = vec![0; 32 * 1024];

@@ -92,8 +92,8 @@ impl Lineage {
                 continue;
             }
             let Some(details) = (if listed { scan.ask(pid) } else { None }) else {
-                if listed && known.standing == Standing::Excluded {
-                    // Whether what stands below it was started by it, or by a member that had its PID, is not known.
+                if listed {
+                    // Whether what stands below it was started by it, or by another one that had its PID, is not known.
                     scan.verdicts.insert(pid, Verdict::Ended);
                 }
                 gone.push(pid);

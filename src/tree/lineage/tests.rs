@@ -106,6 +106,8 @@ struct Table {
     listener: Listener,
     rows: BTreeMap<u32, (u32, Details)>,
     strange: Vec<u32>,
+    /// Ended since they were listed.
+    reaped: Vec<u32>,
 }
 
 impl Table {
@@ -115,7 +117,7 @@ impl Table {
         lineage.set_adopters([pid(3)]);
         lineage.set_sessions([pid(3)]);
         let listener = Listener::of(&lineage);
-        let mut table = Table { lineage, listener, rows: BTreeMap::new(), strange: Vec::new() };
+        let mut table = Table { lineage, listener, rows: BTreeMap::new(), strange: Vec::new(), reaped: Vec::new() };
         for (row, parent, session) in [(1, 0, 1), (3, 1, 3), (10, 3, 3)] {
             table.row(row, parent, session, 50);
         }
@@ -146,7 +148,10 @@ impl Table {
         let rows = self.rows.clone();
         let table: Vec<Row> =
             rows.iter().map(|(&row, &(parent, _))| Row { pid: pid(row), parent: Pid::new(parent) }).collect();
-        let mut details = |pid: Pid| rows.get(&pid.get()).map(|&(_, details)| details);
+        let reaped = self.reaped.clone();
+        let mut details = |pid: Pid| {
+            rows.get(&pid.get()).filter(|_| !reaped.contains(&pid.get())).map(|&(_, details)| details)
+        };
         let strange = self.strange.clone();
         let mut is_strange = |pid: Pid| strange.contains(&pid.get());
         let (details, is_strange) = (&mut details, &mut is_strange);
@@ -278,6 +283,17 @@ fn a_child_whose_parent_ended_under_the_scan_is_no_stranger() {
     table.row(20, 30, 3, 120);
     table.resync();
     assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
+}
+
+/// So can be what the root has started, though whoever started that is excluded.
+#[test]
+fn a_child_whose_parent_the_root_ended_under_the_scan_is_not_the_grandparents() {
+    let mut table = Table::new();
+    table.lineage = Lineage::new(identity(10, 50), [identity(3, 50)]);
+    table.row(20, 10, 3, 120);
+    table.reaped = vec![10];
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![], vec![20]));
 }
 
 /// The PID of 20 can be a stranger's by then.

@@ -26,7 +26,10 @@ use crate::sys::backend::world::monotonic;
 
 /// Between fork and exec of std's child: returns in the root, which is forked here, and never in the helper.
 pub(super) fn fork_root(socket: RawFd, on_death: OnDeath) -> Result<(), Errno> {
-    prctl::set_child_subreaper(true)?;
+    if let Err(errno) = prctl::set_child_subreaper(true) {
+        refuse(socket, errno);
+        return Err(errno);
+    }
     // What a terminal or the caller sends to the group is not for the helper, which stays in it, and blocks all for good.
     let mut mask = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut mask))?;
@@ -43,6 +46,14 @@ pub(super) fn fork_root(socket: RawFd, on_death: OnDeath) -> Result<(), Errno> {
             pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)
         }
     }
+}
+
+/// Lets the caller know that it is not the program that cannot be executed.
+fn refuse(socket: RawFd, errno: Errno) {
+    let mut outbox = Outbox::new();
+    outbox.push(Record::Refused { errno: errno as i32 });
+    // SAFETY: between fork and exec nobody closes it.
+    let _ = outbox.flush(unsafe { BorrowedFd::borrow_raw(socket) });
 }
 
 /// What a root sends that ends before it executes its program; exec makes it SIGCHLD (execve(2)). The two are told apart

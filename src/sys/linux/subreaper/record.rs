@@ -32,6 +32,10 @@ pub(super) enum Record {
     Empty {
         at: u64,
     },
+    /// Said instead of all else: it may not adopt orphans.
+    Refused {
+        errno: i32,
+    },
 }
 
 impl Record {
@@ -41,6 +45,7 @@ impl Record {
             Record::Ended { pid, status, at } => (1, pid, status, at),
             Record::Dropped { count } => (2, 0, 0, count),
             Record::Empty { at } => (3, 0, 0, at),
+            Record::Refused { errno } => (4, errno, 0, 0),
         };
         let mut bytes = [0; SIZE];
         bytes[..8].copy_from_slice(&u64::to_ne_bytes(kind));
@@ -61,6 +66,7 @@ impl Record {
             1 => Some(Record::Ended { pid: first, status: second, at: long }),
             2 => Some(Record::Dropped { count: long }),
             3 => Some(Record::Empty { at: long }),
+            4 => Some(Record::Refused { errno: first }),
             _ => None,
         }
     }
