@@ -211,12 +211,9 @@ impl<'a> Begun<'a> {
             Source::Cgroup(_) => self.feed(),
             _ => false,
         };
+        let is_polled = matches!(source, Source::Poll);
         // Where it may come to a scan, and the kernel marks nobody.
-        let is_marked = match &source {
-            Source::Poll => true,
-            Source::Connector => !self.is_filtered(),
-            _ => false,
-        };
+        let is_marked = is_polled || matches!(source, Source::Connector) && !self.is_filtered();
         let mark = is_marked.then(|| self.mark(command));
         let mut held = None;
         let child = sys::spawn_held(
@@ -226,10 +223,16 @@ impl<'a> Begun<'a> {
                 if let Source::Cgroup(cgroup) = &source {
                     cgroup.add(pid)?;
                 }
-                let lineage = self.lineage_of_spawned(*root.identity())?;
+                let mut lineage = self.lineage_of_spawned(*root.identity())?;
+                if is_polled {
+                    // The root has started nobody yet: whoever is there is a stranger.
+                    lineage.set_strangers(strangers(pid)?);
+                }
                 let mut follow = self.follow(*root.identity(), lineage, source, fed);
                 follow.evidence.extend(mark.clone());
-                self.enter(follow, Some(1))?;
+                // Of one that is polled, nothing that happens is told by anybody.
+                let lost = is_polled.then(|| told_until(self.began));
+                self.enter(follow, Some(1), lost)?;
                 held = Some(root);
                 Ok(())
             },
@@ -267,7 +270,7 @@ impl<'a> Begun<'a> {
                     Source::Subreaper { helper: None, process: process.clone(), word: Word::Waiting };
                 let mut follow = self.follow(*process.identity(), lineage, source, fed);
                 follow.root_to_come = true;
-                self.enter(follow, Some(1))?;
+                self.enter(follow, Some(1), None)?;
                 above = Some(process);
                 Ok(())
             },
@@ -306,11 +309,8 @@ impl<'a> Begun<'a> {
         follow.evidence.extend(leads.then(|| Proof::Session(root.pid())));
         follow.coverage = coverage::of_attached(&follow.source, self.is_filtered());
         let key = self.follower.key;
-        self.enter(follow, None)?;
-        let mut inner = self.lock();
         // Whoever lives and cannot be linked to the root now is no member: that is what attaching means.
-        inner.step(key, Input::Lost { since: u64::MAX }, self.began);
-        drop(inner);
+        self.enter(follow, None, Some(u64::MAX))?;
         self.scan(key)
     }
 
@@ -420,20 +420,19 @@ impl<'a> Begun<'a> {
         self.lock().connector.as_ref().is_some_and(sys::Connector::is_filtered)
     }
 
-    /// Puts it in, with its root as the first member. `threads`: of the root, where that is known.
-    fn enter(&self, mut follow: Follow, threads: Option<u32>) -> Result<()> {
+    /// Puts it in, with its root as the first member. `threads`: of the root, where that is known. `lost`: the tick from
+    /// which on events are missing.
+    fn enter(&self, mut follow: Follow, threads: Option<u32>, lost: Option<u64>) -> Result<()> {
         let (key, root, fed) = (self.follower.key, follow.root.pid(), follow.fed);
         follow.root_joins();
         let identity = follow.root;
-        let is_polled = matches!(follow.source, Source::Poll);
         // The first scan, at once.
-        follow.set_due(is_polled.then(Instant::now));
+        follow.set_due(follow.is_polled().then(Instant::now));
         let selector = &self.follower.engine.selector;
         let mut inner = self.lock();
         inner.put(selector, key, follow, self.builder.event_buffer)?;
-        if is_polled {
-            // Nothing that happens is told by anybody.
-            inner.step(key, Input::Lost { since: told_until(self.began) }, self.began);
+        if let Some(since) = lost {
+            inner.step(key, Input::Lost { since }, self.began);
         }
         if fed {
             inner.track(key, root, threads)?;
@@ -446,4 +445,17 @@ impl<'a> Begun<'a> {
     fn tree(self) -> Tree {
         Tree { follower: Arc::new(self.follower) }
     }
+}
+
+/// Those that are there, but for this one.
+fn strangers(root: Pid) -> Result<Vec<Identity>> {
+    let mut strangers = Vec::new();
+    for pid in sys::listing()?.into_iter().filter(|pid| *pid != root) {
+        match Process::open(pid) {
+            Ok(process) => strangers.push(*process.identity()),
+            Err(error) if error.is_gone() || error.is_thread() || error.is_denied() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(strangers)
 }

@@ -41,6 +41,8 @@ pub(crate) struct Lineage {
     foreign: Option<BTreeSet<Pid>>,
     /// Somebody was excluded from the beginning, so not all in a session that a member made are members.
     excludes: bool,
+    /// Shown to be strangers, by the last proven scan, and as young as what may be missing after it.
+    strangers: Vec<Identity>,
     /// Events are missing from this clock tick on.
     lost: Option<u64>,
     /// A clock tick before which nothing has happened that has not been told.
@@ -202,6 +204,7 @@ impl Lineage {
             adopters: BTreeSet::new(),
             foreign: None,
             excludes: false,
+            strangers: Vec::new(),
             lost: None,
             heard: root.start.map_or(0, |start| start.ticks),
             held: false,
@@ -244,6 +247,13 @@ impl Lineage {
         self.foreign = Some(sessions.into_iter().collect());
     }
 
+    /// Some that are known to be none of its members, though they may have started within the very clock tick.
+    pub(crate) fn set_strangers(&mut self, strangers: impl IntoIterator<Item = Identity>) {
+        let since = self.heard.saturating_sub(scan::YOUNG);
+        let is_young = |one: &Identity| one.start.is_none_or(|start| start.ticks >= since);
+        self.strangers = strangers.into_iter().filter(is_young).collect();
+    }
+
     pub(crate) fn step(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
         if self.empty {
             return;
@@ -260,7 +270,7 @@ impl Lineage {
             Input::Ended { pid, status } => self.remove(pid, status, out),
             Input::Lost { since } => self.lose(since),
             Input::Scanned { table, details, is_strange, began } => {
-                if self.scanned(table, details, is_strange, out) {
+                if self.scanned(table, details, is_strange, began, out) {
                     self.heard = self.heard.max(began);
                     self.synchronised(out);
                 }

@@ -244,7 +244,11 @@ impl Inner {
             if known || process.state()? != State::Running {
                 continue;
             }
-            let parent = process.handle.ppid()?;
+            let parent = match process.handle.ppid() {
+                Ok(parent) => parent,
+                Err(error) if error.is_gone() => continue,
+                Err(error) => return Err(error),
+            };
             self.step(key, Input::Found { member: process.handle.identity(false), parent }, at);
         }
         Ok(())

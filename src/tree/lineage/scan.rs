@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Details, Lineage, Output, Row, Standing, is_bare, same};
-use crate::identity::Sameness;
+use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::state::ExitStatus;
 
@@ -17,6 +17,9 @@ enum Verdict {
     /// It had ended, or its place was not in the table any more: who its parent was is not known, nor who its children's.
     Ended,
 }
+
+/// A loss that is told after a scan goes back behind the scan by fewer ticks than that.
+pub(super) const YOUNG: u64 = 8;
 
 struct Scan<'a> {
     parents: BTreeMap<Pid, Option<Pid>>,
@@ -39,6 +42,7 @@ impl Lineage {
         table: &[Row],
         details: &mut dyn FnMut(Pid) -> Option<Details>,
         is_strange: &mut dyn FnMut(Pid) -> bool,
+        began: u64,
         out: &mut Vec<Output>,
     ) -> bool {
         let mut scan = Scan {
@@ -62,6 +66,12 @@ impl Lineage {
         }
         for pid in gone {
             self.remove(pid, ExitStatus::Unknown, out);
+        }
+        if !scan.unreadable {
+            let strangers = scan.with(Verdict::Stranger).into_iter();
+            let strangers = strangers.filter_map(|pid| scan.asked.get(&pid).copied().flatten());
+            let is_young = |one: &Details| one.identity.start.is_none_or(|start| start.ticks + YOUNG >= began);
+            self.strangers = strangers.filter(is_young).map(|details| details.identity).collect();
         }
         self.conclude_known(&mut scan, out);
         self.add(&mut scan, out);
@@ -187,6 +197,10 @@ impl Lineage {
         }
         if details.ended {
             return Verdict::Ended;
+        }
+        let was_stranger = |one: &Identity| same(one, &details.identity) == Sameness::Same;
+        if !in_doubt && self.strangers.iter().any(was_stranger) {
+            return Verdict::Stranger;
         }
         // All those that were members, or could have been, were known by then.
         let older = self.lost.is_none() || details.identity.start.is_some_and(|start| start.ticks < since);

@@ -215,6 +215,20 @@ fn an_orphan_from_before_the_loss_is_a_stranger() {
     assert_eq!(table.resync(), [Output::Resynced { suspects: 0 }]);
 }
 
+/// A loss is told a tick or two early.
+#[test]
+fn a_stranger_that_was_seen_in_the_last_scan_is_no_suspect_after_it() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 199);
+    table.step(Input::Lost { since: u64::MAX });
+    table.scan();
+    // Seen at 200, and listed then.
+    table.row(21, 1, 21, 199);
+    table.step(Input::Lost { since: 198 });
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![21]));
+}
+
 /// It was no member at the first loss, as far as is known; at the second, that is no proof.
 #[test]
 fn a_suspect_is_not_cleared_by_its_age_at_the_next_loss() {
