@@ -180,7 +180,13 @@ impl Connector {
             }
             return Ok(true);
         }
-        let handle = Handle::open(pid)?;
+        let handle = match Handle::open(pid) {
+            Err(error) if error.is_gone() || error.is_thread() => {
+                self.forget(pid);
+                return Ok(false);
+            }
+            opened => opened?,
+        };
         let is_new = match &mut self.keeper {
             Keeper::Kernel(filter) => filter.find(pid).map_err(failed)?,
             Keeper::Ours(members) => members.find(pid, monotonic()),
