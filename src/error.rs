@@ -83,7 +83,7 @@ impl Error {
         self.0.kind == Kind::Foreign
     }
 
-    /// Returns whether file descriptors, epoll watches or kernel memory ran out. Nothing is said about the process.
+    /// Returns whether file descriptors, processes, epoll watches or kernel memory ran out. Nothing is said about the process.
     pub fn is_limit(&self) -> bool {
         self.0.kind == Kind::Limit
     }
@@ -199,6 +199,11 @@ impl Error {
             ErrorKind::PermissionDenied => (Kind::Denied, "the kernel denies it to this user"),
             ErrorKind::Unsupported => (Kind::Unsupported, "this kernel or sandbox does not offer the call"),
             ErrorKind::OutOfMemory => (Kind::Limit, "the kernel is out of memory"),
+            // fork(2), pthread_create(3), and mkdir(2) of a cgroup (cgroup.max.descendants).
+            ErrorKind::WouldBlock => (
+                Kind::Limit,
+                "no more processes, threads or cgroups are allowed; raise the limit (ulimit -u, pids.max, cgroup.max.*)",
+            ),
             ErrorKind::StorageFull => {
                 (Kind::Limit, "this user's epoll watches are used up; raise fs.epoll.max_user_watches")
             }

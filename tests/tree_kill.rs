@@ -58,7 +58,8 @@ fn handlers_run_in_all_of_fifty(backend: Backend) {
     members.iter().for_each(|member| family.wait_ended(member.pid));
     assert_eq!(child.wait().unwrap(), pidigree::ExitStatus::Code(7), "{backend}");
     eventually("each of the late ones that it was sent to has ended", || {
-        let runs = |pid| Process::open(pid).is_ok_and(|one| one.state().is_ok_and(|state| state == State::Running));
+        let runs =
+            |pid| Process::open(pid).is_ok_and(|one| one.state().is_ok_and(|state| state == State::Running));
         let running = late.iter().filter(|one| runs(pid(one.pid))).count();
         (running <= 100 - sent).then_some(())
     });

@@ -14,8 +14,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::pid;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pidigree::{Backend, Process, Tree};
-use pidigree_testkit::{eventually, stage};
+use pidigree_testkit::{eventually, is_root, require, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 on_every_backend!(
@@ -131,6 +132,28 @@ fn without_descriptors_it_is_a_limit_and_nothing_is_left() {
             }
             assert!(refused > 2, "{backend} takes no descriptors");
             before.are_soon_again(backend);
+        }
+    });
+}
+
+#[test]
+fn without_room_for_a_process_it_is_a_limit() {
+    let test = "without_room_for_a_process_it_is_a_limit";
+    require!(is_root(), "needs root, to become a user who has limits");
+    stage(test, &["in-ns", "mount", "--uid", "65534"], || {
+        for backend in warm_up() {
+            // With the thread that follows trees, and without.
+            let kept = on(backend).spawn(&mut Command::new("true")).unwrap();
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
+            for kept in [Some(kept), None] {
+                setrlimit(Resource::RLIMIT_NPROC, 0, hard).unwrap();
+                let error = on(backend).spawn(&mut Command::new("true")).expect_err("none is allowed");
+                setrlimit(Resource::RLIMIT_NPROC, soft, hard).unwrap();
+                assert!(error.is_limit(), "{backend}: {error:?}");
+                drop(kept);
+            }
+            let (tree, mut child) = on(backend).spawn(&mut Command::new("true")).unwrap();
+            assert!(child.wait().unwrap().success() && tree.wait_empty(Some(PATIENCE)).unwrap().is_some());
         }
     });
 }

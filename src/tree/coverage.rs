@@ -15,7 +15,7 @@ pub(super) fn of_spawned(source: &Source, fed: bool, filtered: bool) -> Coverage
         }
         Source::Subreaper { .. } => (
             Promise::Exact,
-            "a helper adopts every orphan in its PID namespace; not what enters another by nsenter, nor what is created with CLONE_PARENT by the root",
+            "a helper adopts every orphan in its PID namespace, and has what the root creates with CLONE_PARENT; not what enters another by nsenter",
         ),
         Source::Connector if filtered => {
             return of_connector(

@@ -228,7 +228,9 @@ impl Inner {
         }
         let now = Instant::now();
         let mut unproven = Vec::new();
-        for (key, follow) in self.trees.iter_mut().filter(|(_, follow)| follow.due().is_some_and(|due| due <= now)) {
+        for (key, follow) in
+            self.trees.iter_mut().filter(|(_, follow)| follow.due().is_some_and(|due| due <= now))
+        {
             follow.set_due(None);
             if follow.needs_scan() {
                 unproven.push(*key);
@@ -240,7 +242,8 @@ impl Inner {
         self.check_sources();
         if !unproven.is_empty() {
             // One reading is as good for all of them.
-            let polled = self.trees.iter().filter(|(key, follow)| follow.is_polled() && !unproven.contains(key));
+            let polled =
+                self.trees.iter().filter(|(key, follow)| follow.is_polled() && !unproven.contains(key));
             let polled: Vec<u64> = polled.map(|(key, _)| *key).collect();
             unproven.extend(polled);
         }

@@ -99,10 +99,7 @@ impl<'a> LookedAt<'a> {
 
 /// Those of these that carry a proof of one of these trees. One that does not let itself be read is none, because the
 /// caller trusts the evidence of those that do; [`Coverage`](crate::Coverage) says so.
-pub(super) fn search(
-    wanted: &[Wanted],
-    among: impl IntoIterator<Item = Pid>,
-) -> Result<Vec<(u64, Process)>> {
+pub(super) fn search(wanted: &[Wanted], among: impl IntoIterator<Item = Pid>) -> Result<Vec<(u64, Process)>> {
     let mut found = Vec::new();
     if wanted.iter().all(|(_, proofs)| proofs.is_empty()) {
         return Ok(found);

@@ -13,7 +13,11 @@ use crate::tree::follow::{Follow, Source};
 pub(super) enum Left {
     Cgroup(sys::Cgroup),
     /// It is our child, and to be reaped; and it alone knows how the root ends.
-    Helper { helper: sys::Helper, root: Pid, spawned: Arc<Spawned> },
+    Helper {
+        helper: sys::Helper,
+        root: Pid,
+        spawned: Arc<Spawned>,
+    },
 }
 
 impl Left {

@@ -41,4 +41,3 @@ pub(crate) fn emptied(tree: &Tree, family: &Family) -> Emptied {
     assert!(family.has_ended(), "{} is said to be empty, and is not", tree.backend());
     emptied.unwrap()
 }
-

@@ -33,9 +33,9 @@ impl Handle {
         };
         let stat = match stat {
             // Its main thread has ended, and has none any more; others may not have.
-            Err(Errno::ENOENT) => {
-                self.of_threads(|tid| nix::sys::stat::stat(ProcPath::of_thread(self.pid(), tid, "/ns/mnt").as_c_str()))
-            }
+            Err(Errno::ENOENT) => self.of_threads(|tid| {
+                nix::sys::stat::stat(ProcPath::of_thread(self.pid(), tid, "/ns/mnt").as_c_str())
+            }),
             stat => stat,
         };
         self.own(TRIED, stat.map(|stat| stat.st_ino))

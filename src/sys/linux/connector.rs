@@ -155,7 +155,8 @@ impl Connector {
             finished: HashMap::new(),
             sequences: Vec::new(),
             started_over: false,
-            most_at_once: getsockopt(&socket, sockopt::RcvBuf).map_err(refused)? / LEAST_MESSAGE + Datagrams::MOST,
+            most_at_once: getsockopt(&socket, sockopt::RcvBuf).map_err(refused)? / LEAST_MESSAGE
+                + Datagrams::MOST,
             socket,
             datagrams: Datagrams::new(),
             events: Vec::new(),

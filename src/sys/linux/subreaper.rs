@@ -133,7 +133,11 @@ impl Helper {
         let Record::Refused { errno } = Record::decode(&message[..length])? else { return None };
         crate::debug!(errno, "no helper may adopt orphans");
         let _ = errno;
-        Some(Error::unsupported(None, SPAWN, "a sandbox keeps a helper of ours from adopting orphans (prctl)"))
+        Some(Error::unsupported(
+            None,
+            SPAWN,
+            "a sandbox keeps a helper of ours from adopting orphans (prctl)",
+        ))
     }
 
     /// The first thing it said, before the program was executed.

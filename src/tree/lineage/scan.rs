@@ -70,7 +70,8 @@ impl Lineage {
         if !scan.unreadable {
             let strangers = scan.with(Verdict::Stranger).into_iter();
             let strangers = strangers.filter_map(|pid| scan.asked.get(&pid).copied().flatten());
-            let is_young = |one: &Details| one.identity.start.is_none_or(|start| start.ticks + YOUNG >= began);
+            let is_young =
+                |one: &Details| one.identity.start.is_none_or(|start| start.ticks + YOUNG >= began);
             self.strangers = strangers.filter(is_young).map(|details| details.identity).collect();
         }
         self.conclude_known(&mut scan, out);
@@ -109,7 +110,8 @@ impl Lineage {
                 gone.push(pid);
                 continue;
             };
-            let same = if details.is_pinned { Sameness::Same } else { same(&known.identity, &details.identity) };
+            let same =
+                if details.is_pinned { Sameness::Same } else { same(&known.identity, &details.identity) };
             match (same, verdict) {
                 _ if is_bare(&details.identity) => {
                     // Unreadable is not absent.

@@ -117,7 +117,8 @@ impl Table {
         lineage.set_adopters([pid(3)]);
         lineage.set_sessions([pid(3)]);
         let listener = Listener::of(&lineage);
-        let mut table = Table { lineage, listener, rows: BTreeMap::new(), strange: Vec::new(), reaped: Vec::new() };
+        let mut table =
+            Table { lineage, listener, rows: BTreeMap::new(), strange: Vec::new(), reaped: Vec::new() };
         for (row, parent, session) in [(1, 0, 1), (3, 1, 3), (10, 3, 3)] {
             table.row(row, parent, session, 50);
         }
