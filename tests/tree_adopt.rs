@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{
-    Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Signal, Tree, TreeEvent, TreeState,
+    Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Signal, State, Tree, TreeEvent, TreeState,
 };
 use pidigree_testkit::{DEADLINE, Family, eventually, handed_on, require};
 use trees::{PATIENCE, emptied, on, works};
@@ -318,4 +318,20 @@ fn only_the_helper_can_kill_with_the_tracker() {
     assert_eq!(tree.backend(), Backend::Subreaper);
     assert!(child.wait().unwrap().success());
     assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some());
+}
+
+#[test]
+fn it_is_not_killed_with_its_handle() {
+    let builder = Tree::builder().on_tracker_death(OnTrackerDeath::Kill);
+    let (family, tree, mut child) = trees::spawn(&builder, "fork [ say kid await ] say root await exit 5");
+    let (root, kid) = (family.fact("root").pid, family.fact("kid").pid);
+    let helper = child.process().parent().unwrap().expect("it stands between");
+    drop(tree);
+    // Were it killed, that would take but a moment.
+    assert_eq!(child.process().wait(Some(Duration::from_millis(100))).unwrap(), None);
+    family.poke(root);
+    assert_eq!(child.wait().unwrap(), ExitStatus::Code(5), "who alone knows it goes on to tell");
+    family.poke(kid);
+    family.wait_all();
+    eventually("the helper is reaped", || (helper.state().unwrap() == State::Gone).then_some(()));
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::ancestry;
 use crate::error::{Error, Result};
-use crate::identity::Identity;
+use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::process::Process;
 use crate::state::{ExitStatus, State};
@@ -215,8 +215,12 @@ impl<'a> Begun<'a> {
         // Where it may come to a scan, and the kernel marks nobody.
         let is_marked = is_polled || matches!(source, Source::Connector) && !self.is_filtered();
         let mark = is_marked.then(|| self.mark(command));
+        let cgroup = match &source {
+            Source::Cgroup(cgroup) => Some(cgroup.path().to_owned()),
+            _ => None,
+        };
         let mut held = None;
-        let child = sys::spawn_held(
+        let spawned = sys::spawn_held(
             command,
             |pid| {
                 let root = Process::open(pid)?;
@@ -243,7 +247,11 @@ impl<'a> Begun<'a> {
                 }
                 spawned
             },
-        )?;
+        );
+        let child = spawned.inspect_err(|_| {
+            // It could not be removed as long as the child was in it.
+            let _ = cgroup.map(std::fs::remove_dir);
+        })?;
         let root = held.ok_or_else(|| Error::malformed(None, SPAWN, "nobody held it"))?;
         let (child, spawned) = TreeChild::new(child, root.clone(), false);
         self.lock().tree(self.follower.key).hand(spawned, root);
@@ -307,6 +315,7 @@ impl<'a> Begun<'a> {
         // Nobody joins a session but by being forked into it.
         let leads = sys::session_of(root.pid()) == Some(root.pid());
         follow.evidence.extend(leads.then(|| Proof::Session(root.pid())));
+        follow.held.push(root.clone());
         follow.coverage = coverage::of_attached(&follow.source, self.is_filtered());
         let key = self.follower.key;
         // Whoever lives and cannot be linked to the root now is no member: that is what attaching means.
@@ -323,17 +332,29 @@ impl<'a> Begun<'a> {
         let key = self.follower.key;
         let members: Vec<Identity> =
             follow.lineage.members().chain(follow.lineage.suspects()).copied().collect();
+        // Who is in it is listed below; of others a scan tells.
+        let lists = matches!(follow.source, Source::Cgroup(_) | Source::Subreaper { .. });
+        let listed = listed(&follow.source)?;
         let mut inner = self.lock();
         inner.put(&self.follower.engine.selector, key, follow, self.builder.event_buffer)?;
         inner.step(key, Input::Lost { since: state.since }, self.began);
         for member in members {
-            match Process::reopen(&member) {
+            let reopened = match listed.iter().find(|process| process.pid() == member.pid()) {
+                Some(process) if process.identity().same_process(&member) == Sameness::Unknown => {
+                    inner.tree(key).lineage.enrich(member.pid(), *process.identity());
+                    Ok(process.clone())
+                }
+                _ => Process::reopen(&member),
+            };
+            match reopened {
                 Ok(process) if process.state()? == State::Running => inner.mind(key, &member)?,
                 Ok(process) => {
                     let status = process.handle.exit_status();
                     inner.step(key, Input::Ended { pid: member.pid(), status }, self.began);
                 }
-                Err(error) if error.is_gone() => {
+                // What was recorded does not prove who it is.
+                Err(error) if error.is_unsupported() && !lists => {}
+                Err(error) if error.is_gone() || error.is_unsupported() => {
                     let input = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
                     inner.step(key, input, self.began);
                 }
@@ -389,7 +410,8 @@ impl<'a> Begun<'a> {
 
     /// `top`: the process whose ancestors, and itself if it is not the root, can be given the tree's orphans.
     fn lineage(&self, root: Identity, top: Pid) -> Result<Lineage> {
-        let exclude = self.builder.exclude.iter().copied().chain([*Process::current()?.identity()]);
+        let excluded = self.builder.exclude.iter().map(|process| *process.identity());
+        let exclude = excluded.chain([*Process::current()?.identity()]);
         let mut lineage = Lineage::new(root, exclude);
         let mut adopters = ancestry::ancestors_of(top)?;
         adopters.push(top);
@@ -413,7 +435,10 @@ impl<'a> Begun<'a> {
             lineage.hold();
         }
         let coverage = coverage::of_spawned(&source, fed, self.is_filtered());
-        Follow::new(root, lineage, source, fed, coverage, self.began)
+        let mut follow = Follow::new(root, lineage, source, fed, coverage, self.began);
+        follow.held.clone_from(&self.builder.exclude);
+        follow.held.extend(Process::current());
+        follow
     }
 
     fn is_filtered(&self) -> bool {
@@ -458,4 +483,22 @@ fn strangers(root: Pid) -> Result<Vec<Identity>> {
         }
     }
     Ok(strangers)
+}
+
+/// Who is in the tree by the word of what it goes by.
+fn listed(source: &Source) -> Result<Vec<Process>> {
+    match source {
+        Source::Cgroup(cgroup) => {
+            let opened: Vec<Process> =
+                cgroup.members()?.into_iter().filter_map(|pid| Process::open(pid).ok()).collect();
+            // Listed again while pinned: it is the pinned process that is in there.
+            let again = cgroup.members()?;
+            Ok(opened.into_iter().filter(|process| again.contains(&process.pid())).collect())
+        }
+        Source::Subreaper { process, .. } => match process.descendants() {
+            Err(error) if error.is_gone() => Ok(Vec::new()),
+            family => family,
+        },
+        _ => Ok(Vec::new()),
+    }
 }

@@ -5,7 +5,6 @@ use std::process::Command;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::identity::Identity;
 use crate::process::Process;
 use crate::tree::child::TreeChild;
 use crate::tree::{Tree, begin};
@@ -53,7 +52,7 @@ pub enum Evidence {
     Environment(String, String),
 }
 
-/// What becomes of a tree when the process that follows it ends before it does.
+/// What becomes of a tree when the process that follows it ends before it does. To drop the [`Tree`] is not that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnTrackerDeath {
     /// It goes on; a successor can [`adopt`](Tree::adopt) it.
@@ -81,7 +80,7 @@ pub enum OnTrackerDeath {
 #[derive(Clone, Debug, Default)]
 pub struct TreeBuilder {
     pub(super) backend: Backend,
-    pub(super) exclude: Vec<Identity>,
+    pub(super) exclude: Vec<Process>,
     pub(super) evidence: Vec<Evidence>,
     pub(super) on_tracker_death: OnTrackerDeath,
     pub(super) every_member: bool,
@@ -100,7 +99,7 @@ impl TreeBuilder {
     /// within. May be called more than once. The process that follows the tree is always left out.
     #[must_use]
     pub fn exclude(mut self, process: &Process) -> TreeBuilder {
-        self.exclude.push(*process.identity());
+        self.exclude.push(process.clone());
         self
     }
 

@@ -74,7 +74,8 @@ fn of_connector(promise: Promise, more: &str) -> Coverage {
 fn of_poll() -> Coverage {
     let reason = format!(
         "emptiness is believed only of a scan during which nothing was forked on the whole machine, and comes late by one pause between scans; \
-         orphans are known by a variable in the environment (PIDIGREE_TREE_…) or by their session, and hold it back where they cannot be; {UNSEEN}"
+         orphans are known by a variable in the environment (PIDIGREE_TREE_…) or by their session, are taken for strangers where another \
+         environment was given to them, and hold it back where that cannot be read; {UNSEEN}"
     );
     Coverage { emptiness: Promise::BestEffort, members: Promise::BestEffort, reason }
 }

@@ -77,6 +77,11 @@ pub(super) struct Follower {
     flag: OnceLock<Arc<Flag>>,
 }
 
+/// USER_HZ is 100 (`proc(5)`).
+const TICK: Duration = Duration::from_millis(10);
+/// Trees that fork without end have young members for ever.
+const SETTLING: usize = 3;
+
 /// The key of the connector in the selector; trees have their own.
 pub(super) const CONNECTOR: u64 = 0;
 /// The key of the watcher.
@@ -489,8 +494,17 @@ impl Follower {
         self.with(|follow| follow.emptied)
     }
 
+    /// Waits up to a clock tick for members that only their start tells from others: a successor has no other hold on them.
     pub(super) fn save(&self) -> TreeState {
-        self.with_members(|follow| follow.save())
+        for _ in 0..SETTLING {
+            let young = self.with_members(Follow::settle);
+            if !young {
+                break;
+            }
+            std::thread::sleep(TICK);
+        }
+        // Whoever had ended by the time it was looked at again is told by now.
+        self.with(|follow| follow.save())
     }
 
     pub(super) fn next_event(&self, timeout: Option<Duration>) -> Result<Option<TreeEvent>> {

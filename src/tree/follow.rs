@@ -32,6 +32,8 @@ pub(super) struct Follow {
     pub(super) root_status: Option<ExitStatus>,
     /// Of a tree that we have spawned.
     root_process: Option<Process>,
+    /// Processes that others hold as long as we do: the root, if it was there before, and those that are excluded.
+    pub(super) held: Vec<Process>,
     pub(super) lineage: Lineage,
     pub(super) source: Source,
     /// The connector tells of every member.
@@ -132,6 +134,7 @@ impl Follow {
             root_to_come: false,
             root_status: None,
             root_process: None,
+            held: Vec::new(),
             lineage,
             source,
             fed,
@@ -458,10 +461,37 @@ impl Follow {
         match &self.source {
             Source::Connector => Kept::ProcConnector,
             Source::Cgroup(cgroup) => Kept::Cgroup { path: cgroup.path().to_owned(), id: cgroup.id() },
-            Source::Subreaper { process, .. } => Kept::Subreaper(*process.identity()),
+            Source::Subreaper { process, .. } => {
+                let member = self.lineage.member(process.pid());
+                Kept::Subreaper(*member.unwrap_or(process.identity()))
+            }
             Source::Poll => Kept::Poll,
             Source::Over(kept) => kept.clone(),
         }
+    }
+
+    /// A process that is known under this PID, if it is held.
+    pub(super) fn pinned(&self, pid: Pid) -> Option<&Process> {
+        let held = || self.held.iter().find(|process| process.pid() == pid);
+        self.pins.get(&pid).map(|pin| &pin.process).or_else(held)
+    }
+
+    /// Looks again at those that were last seen in the tick that they started in. Returns whether it is not over for some.
+    pub(super) fn settle(&mut self) -> bool {
+        let known = self.lineage.known();
+        let young = |one: &&Identity| one.unique.is_none() && one.start.is_some() && !one.settled;
+        let young: Vec<Identity> = known.filter(young).copied().collect();
+        let mut left = false;
+        for one in young {
+            let Ok(process) = Process::open(one.pid()) else { continue };
+            let seen = process.handle.identity(true);
+            if seen.start == one.start && seen.settled {
+                // Had another one got its PID, its end would have been told since.
+                self.lineage.enrich(one.pid(), seen);
+            }
+            left |= !seen.settled;
+        }
+        left
     }
 
     pub(super) fn save(&self) -> TreeState {

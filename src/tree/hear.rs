@@ -101,6 +101,10 @@ impl Inner {
         let child = identify(child, parent, at);
         for key in trees {
             self.step(key, Input::Forked { parent, child }, at);
+            // What suspects start is told on, too.
+            if self.tree(key).lineage.knows(child.pid()) {
+                self.told.insert((child.pid(), key));
+            }
         }
     }
 

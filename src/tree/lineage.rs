@@ -311,6 +311,15 @@ impl Lineage {
         self.of(Standing::Suspect)
     }
 
+    /// All of whom ends and forks are to be told, whatever they are.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Identity> {
+        self.known.values().map(|known| &known.identity)
+    }
+
+    pub(crate) fn knows(&self, pid: Pid) -> bool {
+        self.known.contains_key(&pid)
+    }
+
     pub(crate) fn has_members(&self) -> bool {
         self.members > 0
     }
@@ -486,8 +495,12 @@ impl Lineage {
         }
     }
 
-    fn enrich(&mut self, pid: Pid, identity: Identity) {
+    /// More is known of the one that is known under this PID.
+    pub(crate) fn enrich(&mut self, pid: Pid, identity: Identity) {
         if let Some(known) = self.known.get_mut(&pid) {
+            if known.identity == self.root {
+                self.root = richer(self.root, identity);
+            }
             known.identity = richer(known.identity, identity);
         }
     }

@@ -16,7 +16,7 @@ use crate::state::State;
 use crate::sys;
 use crate::tree::engine::{Engine, Inner};
 use crate::tree::evidence::{self, Wanted};
-use crate::tree::follow::Follow;
+use crate::tree::follow::{Follow, Source};
 use crate::tree::hear::bare;
 use crate::tree::lineage::{Details, Input, Row};
 
@@ -101,6 +101,8 @@ impl Inner {
             // Everything that was forked before has been told by now.
             self.take_notices();
             self.retain_scanned(&mut keys);
+            // Whoever is in the cgroup of one is a member, orphan or not.
+            keys.iter().try_for_each(|key| self.list_cgroup(*key))?;
             let followed = self.followed(&keys);
             if !self.scan_once(&keys, &mut parents, &before, began)? {
                 continue;
@@ -156,9 +158,20 @@ impl Inner {
         let mut asked = HashMap::new();
         for key in keys {
             let follow = &self.trees[key];
+            let inside = match &follow.source {
+                Source::Cgroup(cgroup) => cgroup.members()?,
+                _ => Vec::new(),
+            };
             let trouble = RefCell::new(None);
             let mut details = |pid: Pid| {
-                details_of(pid, follow, &mut asked).unwrap_or_else(|error| {
+                let details = details_of(pid, follow, &mut asked).map(|details| {
+                    // Or it is another one, and a member as well.
+                    details.map(|details| Details {
+                        is_pinned: details.is_pinned || inside.contains(&pid),
+                        ..details
+                    })
+                });
+                details.unwrap_or_else(|error| {
                     trouble.replace(Some(error));
                     // Not to be told from a member: it holds emptiness back.
                     Some(Details::of(bare(pid)))
@@ -260,8 +273,8 @@ fn details_of(
     asked: &mut HashMap<Pid, Option<Details>>,
 ) -> Result<Option<Details>> {
     // Held all the time since it became known, and not reaped: nobody else can have its PID.
-    if let Some(pin) = follow.pins.get(&pid) {
-        if let Some(details) = details_of_process(&pin.process)? {
+    if let Some(process) = follow.pinned(pid) {
+        if let Some(details) = details_of_process(process)? {
             return Ok(Some(Details { is_pinned: true, ..details }));
         }
     }
