@@ -199,7 +199,8 @@ impl Inner {
                     let process = Process::open(*pid).ok();
                     let parent = process.as_ref().and_then(|process| process.handle.ppid().ok().flatten());
                     let identity = process.map(|process| process.handle.identity(false));
-                    (known.or(identity).unwrap_or_else(|| bare(*pid)), parent)
+                    // Whoever was known under this PID may have ended unheard.
+                    (identity.or(known).unwrap_or_else(|| bare(*pid)), parent)
                 })
                 .collect();
             self.step(key, Input::Census { alive: &members }, at);
