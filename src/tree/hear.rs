@@ -27,7 +27,6 @@ impl Inner {
     pub(super) fn take_notices(&mut self) {
         let mut notices = Vec::new();
         let mut named: Vec<Named> = Vec::new();
-        let mut lost = false;
         for turn in 0..=TURNS {
             notices.clear();
             let Some(connector) = &mut self.connector else { return };
@@ -48,6 +47,7 @@ impl Inner {
                 }
             }
             let superseded = superseded(&notices);
+            let mut lost = false;
             for (index, notice) in notices.iter().enumerate() {
                 match *notice {
                     Notice::Forked { parent, child, at } => {
@@ -68,14 +68,16 @@ impl Inner {
                 }
             }
             if lost {
+                // What comes after a loss is not to be taken in before that has been made up for.
+                for Named { key, number, .. } in named.drain(..) {
+                    self.tree(key).queue.unname(number);
+                }
                 self.lose();
+                self.recover();
             }
             if named.is_empty() {
                 break;
             }
-        }
-        if lost {
-            self.recover();
         }
     }
 
