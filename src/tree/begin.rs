@@ -438,6 +438,7 @@ impl<'a> Begun<'a> {
         let mut follow = Follow::new(root, lineage, source, fed, coverage, self.began);
         follow.held.clone_from(&self.builder.exclude);
         follow.held.extend(Process::current());
+        follow.held.extend(young_ancestors(root.pid()));
         follow
     }
 
@@ -501,4 +502,21 @@ fn listed(source: &Source) -> Result<Vec<Process>> {
         },
         _ => Ok(Vec::new()),
     }
+}
+
+/// Those that only the tick that they started in tells from others, and not even that for sure.
+fn young_ancestors(root: Pid) -> Vec<Process> {
+    let ancestors = || ancestry::ancestors_of(root).unwrap_or_default();
+    let is_young = |process: &Process| {
+        let identity = process.identity();
+        identity.unique.is_none() && !identity.settled
+    };
+    let opened = ancestors().into_iter().filter_map(|pid| Process::open(pid).ok());
+    let mut young: Vec<Process> = opened.filter(is_young).collect();
+    if !young.is_empty() {
+        // Still ancestors while pinned: they were all the time.
+        let again = ancestors();
+        young.retain(|process| again.contains(&process.pid()));
+    }
+    young
 }

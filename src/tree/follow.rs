@@ -32,7 +32,7 @@ pub(super) struct Follow {
     pub(super) root_status: Option<ExitStatus>,
     /// Of a tree that we have spawned.
     root_process: Option<Process>,
-    /// Processes that others hold as long as we do: the root, if it was there before, and those that are excluded.
+    /// Held as long as the tree is: the root, if it was there before; who is excluded; ancestors without a sure identity.
     pub(super) held: Vec<Process>,
     pub(super) lineage: Lineage,
     pub(super) source: Source,

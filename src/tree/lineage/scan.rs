@@ -200,6 +200,10 @@ impl Lineage {
         if details.ended {
             return Verdict::Ended;
         }
+        if details.is_pinned && self.adopters.contains(&pid) {
+            // An ancestor of the root.
+            return Verdict::Stranger;
+        }
         let was_stranger = |one: &Identity| same(one, &details.identity) == Sameness::Same;
         if !in_doubt && self.strangers.iter().any(was_stranger) {
             return Verdict::Stranger;

@@ -370,6 +370,17 @@ fn whoever_was_held_all_the_time_is_the_same() {
 }
 
 #[test]
+fn an_ancestor_that_was_held_all_the_time_is_a_stranger_however_young() {
+    for (is_pinned, suspects) in [(true, vec![]), (false, vec![3])] {
+        let mut table = Table::new();
+        table.row(3, 1, 3, 150);
+        table.rows.get_mut(&3).unwrap().1.is_pinned = is_pinned;
+        table.resync();
+        assert_eq!((table.members(), table.suspects()), (vec![10], suspects));
+    }
+}
+
+#[test]
 fn an_orphan_without_the_mark_of_the_tree_is_a_stranger_unless_something_proves_the_contrary() {
     let mut table = Table::new();
     table.row(20, 1, 20, 120);
