@@ -177,11 +177,8 @@ impl Filter {
         let born = self.born.keys();
         self.flags.set(CENSUS, 0, 0)?;
         let mut members = members?;
-        for pid in born? {
-            if self.members.get(pid)?.is_some() {
-                members.push(pid);
-            }
-        }
+        // Those of them that have ended by now as well: who they started may have been born since.
+        members.extend(born?);
         members.sort_unstable();
         members.dedup();
         Ok(members.into_iter().filter_map(Pid::new).collect())
