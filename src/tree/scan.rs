@@ -88,10 +88,10 @@ impl Inner {
         keys.iter().map(|key| (*key, self.trees[key].evidence.clone())).collect()
     }
 
-    /// Does what can be done where nothing can be proven, because others do not stop forking.
+    /// Goes on from the survey, until nobody was forked meanwhile; where others do not stop forking, finds who it can.
     fn scan(&mut self, survey: Survey, mut keys: Vec<u64>) -> Result<()> {
         let Survey { forks: first, mut parents, carriers } = survey;
-        self.carry(carriers)?;
+        self.carry(&mut keys, &carriers);
         for _ in 0..TRIES {
             let before = forks()?;
             if !before.reuse_none_since(&first) {
@@ -102,15 +102,20 @@ impl Inner {
             self.take_notices();
             self.retain_scanned(&mut keys);
             // Whoever is in the cgroup of one is a member, orphan or not.
-            keys.iter().try_for_each(|key| self.list_cgroup(*key))?;
+            self.each(&mut keys, Inner::list_cgroup);
             let followed = self.followed(&keys);
-            if !self.scan_once(&keys, &mut parents, &before, began)? {
+            if !self.scan_once(&mut keys, &mut parents, &before, began)? {
                 continue;
             }
-            for key in &keys {
-                self.mind_all(*key)?;
-                self.tree(*key).untracked = false;
-            }
+            let lost = |inner: &mut Inner, key| {
+                let since = began.saturating_sub(STAMPED);
+                inner.step(key, Input::Lost { since }, sys::monotonic());
+            };
+            self.each(&mut keys, |inner, key| {
+                inner.tree(key).untracked = false;
+                // What one that is not heard of does is missing.
+                inner.mind_all(key).inspect_err(|_| lost(inner, key))
+            });
             self.retain_scanned(&mut keys);
             // Whoever was not followed may have forked before the connector was told to follow it.
             let now = self.followed(&keys);
@@ -118,20 +123,29 @@ impl Inner {
             if keys.is_empty() || forks()?.none_since(&before) {
                 return Ok(());
             }
-            for key in &keys {
-                let lost = Input::Lost { since: began.saturating_sub(STAMPED) };
-                self.step(*key, lost, sys::monotonic());
-            }
+            keys.iter().for_each(|key| lost(self, *key));
         }
         self.retain_scanned(&mut keys);
-        keys.iter().try_for_each(|key| self.walk(*key))
+        self.each(&mut keys, Inner::walk);
+        Ok(())
+    }
+
+    /// Does this to each of these trees, and tells those of whom it fails: that is no trouble of the others.
+    fn each(&mut self, keys: &mut Vec<u64>, act: impl Fn(&mut Inner, u64) -> Result<()>) {
+        keys.retain(|&key| match act(self, key) {
+            Ok(()) => true,
+            Err(error) => {
+                self.tree(key).fail(error);
+                false
+            }
+        });
     }
 
     /// One table, in which nobody was forked from `before` until its last question was answered; or false, and nothing
     /// has come of it. `parents`: of whoever was listed before.
     fn scan_once(
         &mut self,
-        keys: &[u64],
+        keys: &mut Vec<u64>,
         parents: &mut HashMap<Pid, Option<Pid>>,
         before: &sys::Forks,
         began: u64,
@@ -152,17 +166,19 @@ impl Inner {
             };
             table.push(Row { pid, parent });
         }
-        self.carry(evidence::search(&self.wanted(keys), new)?)?;
+        let carriers = evidence::search(&self.wanted(keys), new)?;
+        self.carry(keys, &carriers);
         // What is asked for by the way has to be of the same moment: so it is tried on copies first.
         let mut tried = Vec::with_capacity(keys.len());
         let mut asked = HashMap::new();
-        for key in keys {
+        for key in keys.iter() {
             let follow = &self.trees[key];
+            let trouble = RefCell::new(None);
+            // Without it, they are in doubt.
             let inside = match &follow.source {
-                Source::Cgroup(cgroup) => cgroup.members()?,
+                Source::Cgroup(cgroup) => cgroup.members().unwrap_or_default(),
                 _ => Vec::new(),
             };
-            let trouble = RefCell::new(None);
             let mut details = |pid: Pid| {
                 let details = details_of(pid, follow, &mut asked).map(|details| {
                     // Or it is another one, and a member as well.
@@ -207,14 +223,13 @@ impl Inner {
         Ok(true)
     }
 
-    /// These are members, by what they carry.
-    fn carry(&mut self, carriers: Vec<(u64, Process)>) -> Result<()> {
-        for (key, process) in carriers {
-            if self.trees.get(&key).is_some_and(|follow| follow.emptied.is_none()) {
-                self.found(key, &[process])?;
-            }
-        }
-        Ok(())
+    /// These are members, by what they carry. A tree of which one could not be entered cannot be scanned.
+    fn carry(&mut self, keys: &mut Vec<u64>, carriers: &[(u64, Process)]) {
+        self.retain_scanned(keys);
+        self.each(keys, |inner, key| {
+            let mut carriers = carriers.iter().filter(|(of, _)| *of == key);
+            carriers.try_for_each(|(_, process)| inner.found(key, std::slice::from_ref(process)))
+        });
     }
 
     /// Members that are proven link by link, where no table can be. Not by way of those that are excluded.
