@@ -20,6 +20,7 @@ use crate::tree::engine::{Engine, Follower, Locked};
 use crate::tree::evidence::{MARK, MARKED, Proof};
 use crate::tree::follow::{Follow, Source, Word};
 use crate::tree::lineage::{Input, Lineage, Saved};
+use crate::tree::look::pin;
 use crate::tree::scan::{forks, told_until};
 use crate::tree::state::{Kept, TreeState};
 
@@ -420,6 +421,7 @@ impl<'a> Begun<'a> {
             adopters.retain(|pid| *pid != Pid::current());
         }
         lineage.set_adopters(adopters);
+        lineage.set_strangers(ancestors(root.pid()).iter().map(|process| *process.identity()));
         Ok(lineage)
     }
 
@@ -438,7 +440,6 @@ impl<'a> Begun<'a> {
         let mut follow = Follow::new(root, lineage, source, fed, coverage, self.began);
         follow.held.clone_from(&self.builder.exclude);
         follow.held.extend(Process::current());
-        follow.held.extend(young_ancestors(root.pid()));
         follow
     }
 
@@ -451,6 +452,14 @@ impl<'a> Begun<'a> {
     fn enter(&self, mut follow: Follow, threads: Option<u32>, lost: Option<u64>) -> Result<()> {
         let (key, root, fed) = (self.follower.key, follow.root.pid(), follow.fed);
         follow.root_joins();
+        // Only the tick that they started in tells them from others, and not even that for sure.
+        let is_young = |process: &Process| {
+            let identity = process.identity();
+            identity.unique.is_none() && !identity.settled
+        };
+        if follow.root.unique.is_none() {
+            follow.held.extend(ancestors(root).into_iter().filter(is_young));
+        }
         let identity = follow.root;
         // The first scan, at once.
         follow.set_due(follow.is_polled().then(Instant::now));
@@ -461,6 +470,7 @@ impl<'a> Begun<'a> {
             inner.step(key, Input::Lost { since }, self.began);
         }
         if fed {
+            inner.told.insert((root, key));
             inner.track(key, root, threads)?;
         } else {
             inner.mind(key, &identity)?;
@@ -489,13 +499,7 @@ fn strangers(root: Pid) -> Result<Vec<Identity>> {
 /// Who is in the tree by the word of what it goes by.
 fn listed(source: &Source) -> Result<Vec<Process>> {
     match source {
-        Source::Cgroup(cgroup) => {
-            let opened: Vec<Process> =
-                cgroup.members()?.into_iter().filter_map(|pid| Process::open(pid).ok()).collect();
-            // Listed again while pinned: it is the pinned process that is in there.
-            let again = cgroup.members()?;
-            Ok(opened.into_iter().filter(|process| again.contains(&process.pid())).collect())
-        }
+        Source::Cgroup(cgroup) => pin(cgroup, &cgroup.members()?),
         Source::Subreaper { process, .. } => match process.descendants() {
             Err(error) if error.is_gone() => Ok(Vec::new()),
             family => family,
@@ -504,19 +508,12 @@ fn listed(source: &Source) -> Result<Vec<Process>> {
     }
 }
 
-/// Those that only the tick that they started in tells from others, and not even that for sure.
-fn young_ancestors(root: Pid) -> Vec<Process> {
-    let ancestors = || ancestry::ancestors_of(root).unwrap_or_default();
-    let is_young = |process: &Process| {
-        let identity = process.identity();
-        identity.unique.is_none() && !identity.settled
-    };
-    let opened = ancestors().into_iter().filter_map(|pid| Process::open(pid).ok());
-    let mut young: Vec<Process> = opened.filter(is_young).collect();
-    if !young.is_empty() {
-        // Still ancestors while pinned: they were all the time.
-        let again = ancestors();
-        young.retain(|process| again.contains(&process.pid()));
-    }
-    young
+/// The ancestors of a root, as far as they can be opened.
+fn ancestors(root: Pid) -> Vec<Process> {
+    let listed = || ancestry::ancestors_of(root).unwrap_or_default();
+    let mut opened: Vec<Process> = listed().into_iter().filter_map(|pid| Process::open(pid).ok()).collect();
+    // Still ancestors while pinned: they were all the time.
+    let again = listed();
+    opened.retain(|process| again.contains(&process.pid()));
+    opened
 }

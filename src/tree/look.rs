@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::process::Process;
@@ -28,16 +28,12 @@ impl Inner {
             Source::Connector | Source::Poll | Source::Over(_) => Ok(()),
         };
         if let Err(error) = looked {
-            self.trouble(key, error);
-        }
-    }
-
-    /// What was asked for could not be found out: that is told, and asked for again.
-    pub(super) fn trouble(&mut self, key: u64, error: Error) {
-        let follow = self.tree(key);
-        follow.fail(error);
-        if follow.due().is_none() {
-            follow.look_after(AGAIN);
+            // That is told, and it is looked at again.
+            let follow = self.tree(key);
+            follow.fail(error);
+            if follow.due().is_none() {
+                follow.look_after(AGAIN);
+            }
         }
     }
 
@@ -208,32 +204,15 @@ impl Inner {
         let mut fresh = Vec::new();
         let mut lives = false;
         for &pid in listed {
-            let follow = self.tree(key);
-            if let Some(pin) = follow.pins.get(&pid) {
-                lives |= pin.process.state()? == State::Running;
-                continue;
-            }
-            match Process::open(pid) {
-                Ok(process) => fresh.push(process),
-                Err(error) if error.is_gone() || error.is_thread() => {}
-                Err(error) => return Err(error),
+            match self.tree(key).pins.get(&pid) {
+                Some(pin) => lives |= pin.process.state()? == State::Running,
+                None => fresh.push(pid),
             }
         }
-        if fresh.is_empty() {
-            return Ok(lives);
-        }
-        // Listed again while pinned, and not reaped after that: it is the pinned process that is in there.
         let Source::Cgroup(cgroup) = &self.tree(key).source else { return Ok(lives) };
-        let again = cgroup.members()?;
-        let mut family = Vec::new();
-        for process in fresh {
-            if again.contains(&process.pid()) && process.state()? == State::Running {
-                lives = true;
-                family.push(process);
-            }
-        }
+        let family = pin(cgroup, &fresh)?;
         self.found(key, &family)?;
-        Ok(lives)
+        Ok(lives || !family.is_empty())
     }
 
     /// These are members, by the kernel's word.
@@ -253,4 +232,28 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Those of these that are in the cgroup, and run.
+pub(super) fn pin(cgroup: &sys::Cgroup, listed: &[Pid]) -> Result<Vec<Process>> {
+    let mut pinned = Vec::new();
+    for &pid in listed {
+        match Process::open(pid) {
+            Ok(process) => pinned.push(process),
+            Err(error) if error.is_gone() || error.is_thread() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if pinned.is_empty() {
+        return Ok(pinned);
+    }
+    // Listed again while pinned, and not reaped after that: it is the pinned process that is in there.
+    let again = cgroup.members()?;
+    let mut inside = Vec::new();
+    for process in pinned {
+        if again.contains(&process.pid()) && process.state()? == State::Running {
+            inside.push(process);
+        }
+    }
+    Ok(inside)
 }
