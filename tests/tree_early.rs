@@ -23,6 +23,7 @@ on_every_backend!(
     a_member_leaves_the_mount_namespace,
     a_main_thread_ends_before_the_others,
     orphans_of_ended_parents_stay,
+    daemons_of_others_hold_nothing,
 );
 
 const BACKENDS: [Backend; 4] = [Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll];
@@ -110,6 +111,21 @@ fn orphans_of_ended_parents_stay(backend: Backend) {
         assert!(child.wait().unwrap().success());
         outlives(&tree, &family, "deep");
     }
+}
+
+/// The other way round: what others leave behind meanwhile, orphaned to the same adopter, is no reason to be late.
+fn daemons_of_others_hold_nothing(backend: Backend) {
+    let mut daemons = Vec::new();
+    for _ in 0..rounds().min(10) {
+        let (family, tree, mut child) = spawn(&on(backend), "say root await exit 0");
+        let others = Family::spawn("double-fork [ say daemon pause ] exit 0");
+        others.fact("daemon");
+        daemons.push(others);
+        family.poke(family.fact("root").pid);
+        assert!(child.wait().unwrap().success());
+        emptied(&tree, &family);
+    }
+    assert!(daemons.iter().all(|others| !others.has_ended()), "they hold nothing though they live");
 }
 
 /// E5: nothing of `/proc` that says more than that it is there can be read of it.

@@ -57,13 +57,16 @@ fn a_hopper_is_followed_to_its_end(backend: Backend) {
         family.poke(last);
         let emptied = emptied(&tree, &family);
         assert_eq!(emptied.status, ExitStatus::Code(0), "{backend}, round {round}: how the root ended");
-        if tree.coverage().members == Promise::Exact {
-            let doubled = GENERATIONS / 11;
-            assert_eq!(emptied.members, 1 + GENERATIONS + doubled, "{backend}, round {round}: all were seen");
-        }
         assert!(tree.is_empty());
-        let told = std::iter::from_fn(|| tree.next_event(Some(Duration::ZERO)).unwrap()).last();
-        assert_eq!(told, Some(TreeEvent::Empty(emptied)), "{backend}: the last event of all");
+        let events: Vec<_> = std::iter::from_fn(|| tree.next_event(Some(Duration::ZERO)).unwrap()).collect();
+        assert_eq!(events.last(), Some(&TreeEvent::Empty(emptied)), "{backend}: the last event of all");
+        let all = 1 + GENERATIONS + GENERATIONS / 11;
+        // On a machine that was held up for seconds, more can have happened than the buffer holds.
+        let lost = events.iter().any(|event| matches!(event, TreeEvent::Resynced { .. }));
+        if tree.coverage().members == Promise::Exact && !lost {
+            assert_eq!(emptied.members, all, "{backend}, round {round}: all were seen");
+        }
+        assert!(emptied.members <= all, "{backend}, round {round}: {} members of {all}", emptied.members);
         assert_eq!(tree.next_event(None).unwrap(), None, "nothing comes after it");
     }
 }

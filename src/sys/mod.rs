@@ -35,7 +35,7 @@ pub(crate) mod reactor;
 
 pub(crate) use backend::{
     Cgroup, Connector, Flag, Forks, Handle, Helper, Interest, Notice, OnDeath, Poller, Registration, Report,
-    Selector, Since, Step, adopts_orphans, age, capabilities, children_of, fork_count, forks, is_fd_limit,
-    listing, monotonic, parent_of, process_of_peer, process_of_thread, scan, session_of, signal_name,
-    signal_number, spawn_held, spawn_quiet, ticks_at, world,
+    Selector, Since, Step, TICK, adopts_orphans, age, capabilities, children_of, fork_count, forks,
+    is_fd_limit, listing, monotonic, parent_of, process_of_peer, process_of_thread, scan, session_of,
+    signal_name, signal_number, spawn_held, spawn_quiet, ticks_at, world,
 };

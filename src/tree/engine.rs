@@ -16,6 +16,7 @@ use crate::tree::builder::Backend;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
 use crate::tree::follow::{Change, Follow, Remains, Source};
 use crate::tree::left::Left;
+use crate::tree::marks::Marks;
 use crate::tree::state::TreeState;
 use crate::watch::{ProcessWatcher, WatchKey};
 
@@ -41,9 +42,9 @@ pub(super) struct Inner {
     pub(super) unchecked: BTreeSet<u64>,
     /// When the last notice was of.
     pub(super) last_notice: u64,
-    /// Of a tree whose root is in another one: the innermost of those. The kernel marks a process with the innermost tree
-    /// that it is in.
-    pub(super) around: HashMap<u64, u64>,
+    pub(super) marks: Marks,
+    /// Of whom was told who is in no tree: with the parent, and when.
+    pub(super) strays: Vec<(Pid, Pid, u64)>,
     /// To be used again.
     pub(super) changes: Vec<Change>,
     pub(super) left: HashMap<u64, Left>,
@@ -77,8 +78,6 @@ pub(super) struct Follower {
     flag: OnceLock<Arc<Flag>>,
 }
 
-/// USER_HZ is 100 (`proc(5)`).
-const TICK: Duration = Duration::from_millis(10);
 /// Trees that fork without end have young members for ever.
 const SETTLING: usize = 3;
 
@@ -145,15 +144,17 @@ impl Engine {
         loop {
             let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
             let waited = self.selector.wait(&mut ready, timeout);
+            if waited.is_err() {
+                // epoll_wait(2) fails only by our own mistake: look at everything, and not too often.
+                std::thread::sleep(Duration::from_millis(10));
+            }
             let mut inner = self.lock();
             if inner.closed {
                 return;
             }
             if waited.is_err() {
-                // epoll_wait(2) fails only by our own mistake: look at everything, and not too often.
                 ready.extend(inner.trees.keys());
                 ready.extend([CONNECTOR, WATCHER]);
-                std::thread::sleep(Duration::from_millis(10));
             }
             let unproven = inner.attend(&self.selector, &ready);
             if !unproven.is_empty() {
@@ -307,7 +308,7 @@ impl Inner {
         }
         if let Some(connector) = self.connector.take() {
             selector.remove(connector.as_fd());
-            self.around.clear();
+            self.marks = Marks::default();
         }
     }
 
@@ -339,24 +340,20 @@ impl Inner {
         Ok(())
     }
 
-    /// Has the connector tell of the root of a tree. `threads`: how many it has, where that is known.
-    pub(super) fn track(&mut self, key: u64, root: Pid, threads: Option<u32>) -> Result<()> {
-        if let Some((_, around)) = self.told.range((root, 0)..=(root, u64::MAX)).next_back() {
-            self.around.insert(key, *around);
-        }
-        self.told.insert((root, key));
-        match &mut self.connector {
-            Some(connector) => {
-                connector.mark(root, key)?;
-                connector.track(root, threads).map(drop)
-            }
-            None => Ok(()),
-        }
+    /// Has the connector tell of a member. `threads`: how many it has, where that is known. Returns whether it has not ended.
+    pub(super) fn track(&mut self, key: u64, pid: Pid, threads: Option<u32>) -> Result<bool> {
+        let Some(connector) = &mut self.connector else { return Ok(true) };
+        let mark = self.marks.with(key, connector.mark_of(pid)?, |tree| self.trees.contains_key(&tree));
+        connector.mark(pid, mark)?;
+        connector.track(pid, threads)
     }
 
     /// Takes a tree out.
     fn remove(&mut self, selector: &Selector, key: u64) -> Option<Follow> {
+        // Whoever has ended by now is not to be forgotten by a PID that another one has.
+        self.hear_connector();
         let mut follow = self.trees.remove(&key)?;
+        self.marks.retain(|tree| self.trees.contains_key(&tree));
         follow.unregister(selector);
         for pin in follow.pins.values() {
             self.watched.remove(&pin.key);
@@ -501,7 +498,7 @@ impl Follower {
             if !young {
                 break;
             }
-            std::thread::sleep(TICK);
+            std::thread::sleep(sys::TICK);
         }
         // Whoever had ended by the time it was looked at again is told by now.
         self.with(|follow| follow.save())

@@ -234,6 +234,8 @@ impl Follow {
     }
 
     fn over(&mut self, at: u64) {
+        // Its own end may be among events that were lost, or before it was known who it is.
+        self.root_ended(ExitStatus::Unknown);
         let status = self.root_status.unwrap_or(ExitStatus::Unknown);
         let emptied = Emptied { root: self.root, status, members: self.seen, at: self.since(at) };
         self.emptied = Some(emptied);
@@ -281,6 +283,9 @@ impl Follow {
             known = spawned.seen().unwrap_or(known);
         }
         self.root_status = Some(known);
+        if known == ExitStatus::Unknown && self.is_to_be_told_of(self.root.pid()) {
+            return;
+        }
         if let Some(spawned) = &self.spawned {
             spawned.tell(known);
         }
@@ -308,11 +313,12 @@ impl Follow {
     /// Takes what was spawned, to tell it how the root ended.
     pub(super) fn hand(&mut self, spawned: Arc<Spawned>, root: Process) {
         self.root_process = Some(root);
-        if let Some(status) = self.root_status {
-            spawned.tell(status);
+        if self.emptied.is_some() {
+            return spawned.tell(self.root_status.unwrap_or(ExitStatus::Unknown));
         }
-        if self.emptied.is_none() {
-            self.spawned = Some(spawned);
+        self.spawned = Some(spawned);
+        if let Some(status) = self.root_status {
+            self.root_ended(status);
         }
     }
 

@@ -72,11 +72,20 @@ impl Inner {
                 for Named { key, number, .. } in named.drain(..) {
                     self.tree(key).queue.unname(number);
                 }
-                self.lose();
                 self.recover();
             }
             if named.is_empty() {
                 break;
+            }
+        }
+        self.forget_strays();
+    }
+
+    /// After all that is told by now has been taken in: one that has its PID may be a member.
+    fn forget_strays(&mut self) {
+        for (stray, parent, at) in std::mem::take(&mut self.strays) {
+            if !is_bare(&identify(stray, parent, at)) {
+                self.forget_if_untold(stray);
             }
         }
     }
@@ -94,10 +103,9 @@ impl Inner {
     fn forked(&mut self, parent: Pid, child: Pid, at: u64) {
         let trees = self.trees_of(parent);
         if trees.is_empty() {
-            // The child of somebody who was in a tree that is not followed any more.
-            if let Some(connector) = &mut self.connector {
-                connector.forget(child);
-            }
+            // The child of somebody who was in a tree that is not followed any more; or, after a loss, a member that has been
+            // counted already.
+            self.strays.push((child, parent, at));
             return;
         }
         let child = identify(child, parent, at);
@@ -137,30 +145,25 @@ impl Inner {
         }
     }
 
-    /// Events were lost: from the last one that was not.
-    fn lose(&mut self) {
+    /// Events were lost, from the last one that was not. Finds out anew who is a member: at once where the kernel has counted
+    /// for us, by a scan where it has not.
+    fn recover(&mut self) {
         let since = told_until(self.last_notice);
         let at = sys::monotonic();
-        let forgets = self.connector.as_ref().is_none_or(|connector| connector.census().is_none());
         for key in self.fed() {
             self.step(key, Input::Lost { since }, at);
         }
-        if forgets {
-            // Nobody is tracked any more, before a scan has shown whom to track.
-            self.told.clear();
-        }
-    }
-
-    /// Finds out anew who is a member: at once where the kernel has counted for us, by a scan where it has not.
-    fn recover(&mut self) {
-        let census = self.connector.as_ref().and_then(|connector| connector.census());
-        match census {
+        match self.connector.as_ref().and_then(|connector| connector.census()) {
             Some(Ok(alive)) => self.count(&alive),
             Some(Err(error)) => {
                 self.fail_fed(&error);
                 self.scan_all_fed();
             }
-            None => self.scan_all_fed(),
+            None => {
+                // Nobody is tracked any more, before a scan has shown whom to track.
+                self.told.clear();
+                self.scan_all_fed();
+            }
         }
     }
 
@@ -180,12 +183,9 @@ impl Inner {
             .collect()
     }
 
-    /// Of each process that is alive and tracked: in which tree it was forked, as the kernel inherited it.
-    fn count(&mut self, alive: &[Pid]) {
+    /// Of each process that is alive and tracked, and of some that have just ended: its mark.
+    fn count(&mut self, alive: &[(Pid, u64)]) {
         let at = sys::monotonic();
-        let Some(connector) = &self.connector else { return };
-        let alive: Vec<(Pid, u64)> =
-            alive.iter().filter_map(|&pid| Some((pid, connector.mark_of(pid)?))).collect();
         for key in self.fed() {
             let follow = &self.trees[&key];
             // Who is not tracked is not counted; and suspects, and what they start, are counted as if they were members.
@@ -193,33 +193,20 @@ impl Inner {
                 self.tree(key).look_after(Duration::ZERO);
                 continue;
             }
-            let members: Vec<(Identity, Option<Pid>)> = alive
-                .iter()
-                .filter(|(pid, mark)| self.told.contains(&(*pid, key)) || self.is_within(*mark, key))
-                .map(|(pid, _)| {
-                    let known = self.trees[&key].lineage.member(*pid).copied();
-                    let process = Process::open(*pid).ok();
-                    let parent = process.as_ref().and_then(|process| process.handle.ppid().ok().flatten());
-                    let identity = process.map(|process| process.handle.identity(false));
-                    // Whoever was known under this PID may have ended unheard.
-                    (identity.or(known).unwrap_or_else(|| bare(*pid)), parent)
-                })
-                .collect();
+            let mut members: Vec<(Identity, Option<Pid>)> = Vec::new();
+            for &(pid, mark) in alive {
+                if !self.marks.trees_of(mark).contains(&key) {
+                    continue;
+                }
+                let process = Process::open(pid).ok();
+                let parent = process.as_ref().and_then(|process| process.handle.ppid().ok().flatten());
+                // Not who was known under this PID, who may have ended unheard.
+                let identity = process.map_or_else(|| bare(pid), |process| process.handle.identity(false));
+                members.push((identity, parent));
+            }
             self.step(key, Input::Census { alive: &members }, at);
             self.check_later(key);
         }
-    }
-
-    /// Whether a tree is, or is nested in, another.
-    fn is_within(&self, mut tree: u64, outer: u64) -> bool {
-        // Bounded: a tree is entered after those around it.
-        while tree != outer {
-            match self.around.get(&tree) {
-                Some(next) => tree = *next,
-                None => return false,
-            }
-        }
-        true
     }
 
     /// Takes in the ends of watched members.
@@ -251,7 +238,8 @@ impl Inner {
 
     /// Lets the machine know, and sees to it that whoever joined is heard of.
     pub(super) fn step(&mut self, key: u64, input: Input<'_>, at: u64) {
-        let told = matches!(input, Input::Forked { .. });
+        // Of those that a census counts, the ends are still to be told, of those that have ended by now, too.
+        let told = matches!(input, Input::Forked { .. } | Input::Census { .. });
         let mut changes = std::mem::take(&mut self.changes);
         self.tree(key).step(input, at, &mut changes);
         self.apply(key, &mut changes, told);
@@ -315,9 +303,7 @@ impl Inner {
             self.tree(key).pins.insert(pid, Pin { process, key: watch });
             return Ok(());
         }
-        let Some(connector) = &mut self.connector else { return Ok(()) };
-        connector.mark(pid, key)?;
-        if connector.track(pid, None)? {
+        if self.track(key, pid, None)? {
             self.told.insert((pid, key));
         } else {
             // Of one that had ended before, no notice comes.

@@ -13,6 +13,7 @@ mod kill;
 mod left;
 pub(crate) mod lineage;
 mod look;
+mod marks;
 mod scan;
 mod state;
 

@@ -63,8 +63,9 @@ impl Map {
         }
     }
 
-    /// The keys of a hash. A key that stays in it all the while is among them; one that comes or goes may be.
-    pub(super) fn keys(&self) -> Result<Vec<u32>, Errno> {
+    /// The keys of a hash, and their values. A key that stays in it all the while is among them; one that comes or goes may
+    /// be.
+    pub(super) fn entries(&self) -> Result<Vec<(u32, u64)>, Errno> {
         let (mut all, mut from, mut next) = (Vec::new(), None::<u32>, 0_u32);
         let mut room = 512_u32;
         loop {
@@ -84,7 +85,9 @@ impl Map {
             // it reads 4 of `from`.
             let result = unsafe { bpf_written(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
             match result {
-                Ok(_) | Err(Errno::ENOENT) => all.extend_from_slice(&keys[..attributes.count as usize]),
+                Ok(_) | Err(Errno::ENOENT) => {
+                    all.extend(keys.into_iter().zip(values).take(attributes.count as usize));
+                }
                 // One chain of the hash is longer than that.
                 Err(Errno::ENOSPC) if room < self.size => {
                     room = (room * 4).min(self.size);
@@ -97,6 +100,13 @@ impl Map {
             }
             from = Some(next);
         }
+    }
+
+    /// Removes what is in it; returns how much that was.
+    pub(super) fn clear(&self) -> Result<usize, Errno> {
+        let entries = self.entries()?;
+        entries.iter().try_for_each(|(key, _)| self.remove(*key))?;
+        Ok(entries.len())
     }
 
     fn element(&self, key: &u32, value: usize, flags: u64) -> Element {

@@ -204,7 +204,7 @@ impl Connector {
     }
 
     /// Marks a process that is about to be tracked, or is: whoever it starts from then on is marked alike, and its own
-    /// children in turn. For [`mark_of`](Connector::mark_of), after a census.
+    /// children in turn. The census says who is.
     pub(crate) fn mark(&mut self, pid: Pid, mark: u64) -> Result<()> {
         match &self.keeper {
             Keeper::Kernel(filter) => {
@@ -214,10 +214,14 @@ impl Connector {
         }
     }
 
-    pub(crate) fn mark_of(&self, pid: Pid) -> Option<u64> {
+    /// 0 for one without.
+    pub(crate) fn mark_of(&self, pid: Pid) -> Result<u64> {
         match &self.keeper {
-            Keeper::Kernel(filter) => filter.mark_of(pid).ok().flatten(),
-            Keeper::Ours(_) => None,
+            Keeper::Kernel(filter) => filter
+                .mark_of(pid)
+                .map_err(|errno| Error::os(pid, TRACK, errno.into()))
+                .map(Option::unwrap_or_default),
+            Keeper::Ours(_) => Ok(0),
         }
     }
 
@@ -265,10 +269,11 @@ impl Connector {
         }
     }
 
-    /// Who is tracked and alive, after a loss too. `None` where the kernel does not count for us, and after it could not.
+    /// Who is tracked and alive, by PID, and its mark or 0; after a loss too. `None` where the kernel does not count for us, and after it could not.
     ///
-    /// Whoever ends during the census may be in it; the notice of that is still to come.
-    pub(crate) fn census(&self) -> Option<Result<Vec<Pid>>> {
+    /// Whoever ends during the census may be in it; the notice of that is still to come. So are notices of those that ended
+    /// just before, of whom nothing else was heard: what they started, if it is alive, is in the census.
+    pub(crate) fn census(&self) -> Option<Result<Vec<(Pid, u64)>>> {
         let Keeper::Kernel(filter) = &self.keeper else { return None };
         if self.started_over {
             return None;
@@ -278,7 +283,7 @@ impl Connector {
             // To be said by `read`, too.
             Ok((_, true)) => None,
             Ok((mut members, false)) => {
-                members.retain(|pid| {
+                members.retain(|(pid, _)| {
                     self.found.get(pid).is_none_or(|handle| !matches!(has_ended(handle), Ok(true)))
                 });
                 Some(Ok(members))

@@ -33,7 +33,7 @@ pub(crate) use subreaper::{Helper, OnDeath, Report};
 pub(crate) use syscall::is_fd_limit;
 pub(crate) use table::{Forks, children_of, fork_count, forks, listing, parent_of, scan};
 pub(crate) use thread::{process_of_peer, process_of_thread};
-pub(crate) use world::{age, monotonic, ticks_at, world};
+pub(crate) use world::{TICK, age, monotonic, ticks_at, world};
 
 /// The number of a signal of signal(7), named without `SIG`.
 pub(crate) fn signal_number(name: &str) -> Option<i32> {

@@ -269,6 +269,9 @@ fn nanoseconds(time: &nix::sys::time::TimeSpec) -> u64 {
 /// whatever its own CONFIG_HZ).
 const TICKS_PER_SECOND: u64 = 100;
 
+/// How long start times take to tell two processes apart.
+pub(crate) const TICK: Duration = Duration::from_millis(1000 / TICKS_PER_SECOND);
+
 pub(crate) fn age(start: &StartTime) -> Option<Duration> {
     let world = world().ok()?;
     if world.time_offset != Some(start.offset) {

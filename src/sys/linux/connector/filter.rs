@@ -5,6 +5,7 @@
 //! What it has to say beyond yes or no it writes into maps. (It could shorten what passes; but that would be shorter for
 //! other listeners, too.)
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -23,7 +24,7 @@ pub(super) struct Filter {
     members: Map,
     /// PID to whatever the one that was marked, its forefather, was marked with.
     marks: Map,
-    /// Who became a member during a census.
+    /// Who became a member during a census, and its mark.
     born: Map,
     /// Who ended with a status that is not that of the process, and when.
     unsure: Map,
@@ -107,13 +108,11 @@ impl Filter {
     /// Members may start others meanwhile.
     pub(super) fn clear(&mut self) -> Result<(), Errno> {
         loop {
-            let members = self.members.keys()?;
-            if members.is_empty() {
+            if self.members.clear()? == 0 {
                 self.told = 0;
-                self.marks.keys()?.into_iter().try_for_each(|pid| self.marks.remove(pid))?;
+                self.marks.clear()?;
                 return self.flags.set(REPORT, 0, 0);
             }
-            members.into_iter().try_for_each(|pid| self.members.remove(pid))?;
         }
     }
 
@@ -152,7 +151,7 @@ impl Filter {
     /// Of the messages that were sent, none is left to be received.
     pub(super) fn forget_unsure(&mut self) -> Result<(), Errno> {
         self.told = self.report()?.0;
-        self.unsure.keys()?.into_iter().try_for_each(|pid| self.unsure.remove(pid))
+        self.unsure.clear().map(drop)
     }
 
     fn report(&self) -> Result<(u32, u32), Errno> {
@@ -160,28 +159,34 @@ impl Filter {
         Ok((report.live, report.statuses))
     }
 
-    /// All members: who was one all the while is in the map, in one place; who became one while it was read, in `born`.
-    pub(super) fn census(&self) -> Result<Vec<Pid>, Errno> {
+    /// All members, and their marks, or 0: who was one all the while is in the map, in one place; who became one while it
+    /// was read, in `born`. Whoever has ended by now is among them if anybody that it started may be missing.
+    pub(super) fn census(&self) -> Result<Vec<(Pid, u64)>, Errno> {
         self.census_and(|_| {})
     }
 
     /// `meanwhile` runs when the map has been read, and gets what a census without `born` would be.
-    pub(super) fn census_and(&self, meanwhile: impl FnOnce(&[u32])) -> Result<Vec<Pid>, Errno> {
-        for pid in self.born.keys()? {
-            self.born.remove(pid)?;
-        }
+    pub(super) fn census_and(&self, meanwhile: impl FnOnce(&[u32])) -> Result<Vec<(Pid, u64)>, Errno> {
+        self.born.clear()?;
         self.flags.set(CENSUS, 1, 0)?;
-        // Whoever did not see the flag has made its member.
-        let members = syscall::wait_for_running_filters().and_then(|()| self.members.keys());
-        meanwhile(members.as_deref().unwrap_or_default());
-        let born = self.born.keys();
+        let read = || {
+            // Whoever did not see the flag has made its member.
+            syscall::wait_for_running_filters()?;
+            // A member's mark goes when it does.
+            let marks: HashMap<u32, u64> = self.marks.entries()?.into_iter().collect();
+            let members: Vec<u32> = self.members.entries()?.into_iter().map(|(pid, _)| pid).collect();
+            meanwhile(&members);
+            let born = self.born.entries()?.into_iter().map(|(pid, mark)| (pid, Some(mark)));
+            let before = members.into_iter().map(|pid| (pid, marks.get(&pid).copied()));
+            // Of one PID, whoever had it last.
+            Ok(before.chain(born).collect::<HashMap<u32, Option<u64>>>())
+        };
+        let all = read();
         self.flags.set(CENSUS, 0, 0)?;
-        let mut members = members?;
-        // Those of them that have ended by now as well: who they started may have been born since.
-        members.extend(born?);
-        members.sort_unstable();
-        members.dedup();
-        Ok(members.into_iter().filter_map(Pid::new).collect())
+        let mut all: Vec<(Pid, u64)> =
+            all?.into_iter().filter_map(|(pid, mark)| Some((Pid::new(pid)?, mark.unwrap_or(0)))).collect();
+        all.sort_unstable();
+        Ok(all)
     }
 
     /// Helpers take and spoil R1 to R5. R6: the message; R7: its kind; R8: whether a message was missed.
@@ -237,16 +242,18 @@ impl Filter {
         a.jump_if_words(R1, NotEqual, R2, Thread);
         self.look_up(&mut a, &self.members, at(PARENT_TGID));
         a.jump_if(R0, Equal, 0, Drop);
+        a.number(R1, 0);
+        a.store(Double, Frame, MARK, R1);
         self.look_up(&mut a, &self.marks, at(PARENT_TGID));
         a.jump_if(R0, Equal, 0, Unmarked);
         a.load(Double, R1, R0, 0);
-        a.store(Double, Frame, VALUE, R1);
-        self.insert(&mut a, &self.marks, CHILD_TGID, 0);
+        a.store(Double, Frame, MARK, R1);
+        self.insert(&mut a, &self.marks, CHILD_TGID, MARK, 0);
         a.jump_if(R0, NotEqual, 0, Missed);
         a.label(Unmarked);
         a.store_number(Word, Frame, VALUE + LIVE, 1);
         a.store_number(Word, Frame, VALUE + STATUSES, 0);
-        self.insert(&mut a, &self.members, CHILD_TGID, IF_ABSENT);
+        self.insert(&mut a, &self.members, CHILD_TGID, VALUE, IF_ABSENT);
         a.jump_if(R0, Equal, 0, Born);
         a.jump_if(R0, NotEqual, -(Errno::EEXIST as i32), Missed);
         // The PID was reused before the end of its last bearer was said.
@@ -263,7 +270,7 @@ impl Filter {
         a.label(Born);
         self.load_flag(&mut a, CENSUS, NoCensus);
         a.jump_if(R0, Equal, 0, Pass);
-        self.insert(&mut a, &self.born, CHILD_TGID, 0);
+        self.insert(&mut a, &self.born, CHILD_TGID, MARK, 0);
         a.jump_if(R0, Equal, 0, Pass);
         a.jump(Missed);
 
@@ -305,7 +312,7 @@ impl Filter {
             a.load(Word, R1, Frame, at(TIME + half));
             a.store(Word, Frame, VALUE + half, R1);
         }
-        self.insert(&mut a, &self.unsure, PROCESS_TGID, 0);
+        self.insert(&mut a, &self.unsure, PROCESS_TGID, VALUE, 0);
         a.jump_if(R0, NotEqual, 0, Missed);
         a.store_number(Word, Frame, KEY, REPORT as i32);
         self.look_up(&mut a, &self.flags, KEY);
@@ -344,11 +351,10 @@ impl Filter {
         a.call(Helper::MapLookup);
     }
 
-    /// With the value at `VALUE`.
-    fn insert(&self, a: &mut Assembly<Label>, map: &Map, key: i16, flags: u64) {
+    fn insert(&self, a: &mut Assembly<Label>, map: &Map, key: i16, value: i16, flags: u64) {
         a.map(Register::R1, map);
         a.place(Register::R2, at(key));
-        a.place(Register::R3, VALUE);
+        a.place(Register::R3, value);
         a.number(Register::R4, flags as i32);
         a.call(Helper::MapUpdate);
     }
@@ -387,7 +393,8 @@ enum Label {
 const WHOLE: i32 = 0xFFFF;
 
 /// Where the program keeps what, from the end of its stack. The verifier allows no direct access to the message.
-const MESSAGE: i16 = -64;
+const MESSAGE: i16 = -72;
+const MARK: i16 = -24;
 const VALUE: i16 = -16;
 const KEY: i16 = -8;
 /// In `VALUE`, and in the map; of the report, too.
@@ -411,7 +418,7 @@ const fn at(place: i16) -> i16 {
     MESSAGE + place - LOADED_FROM
 }
 
-const _: () = assert!(MESSAGE + LOADED <= VALUE);
+const _: () = assert!(MESSAGE + LOADED <= MARK);
 const _: () = assert!(size_of::<Threads>() == 8);
 
 fn word(threads: Threads) -> u64 {
