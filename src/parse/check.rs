@@ -362,7 +362,7 @@ pub(crate) fn assert_same_fields(a: &Identity, b: &Identity) {
     assert_eq!(a, b);
 }
 
-/// Accepts what a boot id is printed as, with or without the newline, and nothing else.
+/// Accepts what a boot id is printed as, with or without what ends it, and nothing else.
 pub(crate) fn uuid(input: &[u8]) {
     let text = input.strip_suffix(b"\n").unwrap_or(input);
     let shape = text.len() == 36
@@ -378,4 +378,10 @@ pub(crate) fn uuid(input: &[u8]) {
         assert_eq!(uuid::hex(&digits), Some(bytes));
         assert_eq!(uuid::hex(text), None);
     }
+
+    // The other form is this one in upper case, with another end.
+    let text = input.strip_suffix(b"\0").unwrap_or(input);
+    let upper = !text.iter().any(|byte| byte.is_ascii_lowercase() || *byte == b'\n');
+    let expected = uuid::parse(&text.to_ascii_lowercase()).filter(|_| upper);
+    assert_eq!(uuid::boot_session(input), expected, "{:?}", String::from_utf8_lossy(input));
 }

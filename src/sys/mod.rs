@@ -33,6 +33,13 @@ compile_error!("pidigree does not know this operating system yet; PLATFORM.md li
 #[cfg(feature = "tokio")]
 pub(crate) mod reactor;
 
+/// What XNU says is read by `parse` on every system, for the tests and the fuzzer; but only one backend has a use for it.
+#[cfg(not(target_os = "macos"))]
+const _: () = {
+    use crate::parse::uuid;
+    let _ = uuid::boot_session;
+};
+
 pub(crate) use backend::{
     Cgroup, Connector, Flag, Forks, Handle, Helper, Interest, Notice, OnDeath, Poller, Registration, Report,
     Selector, Since, Step, TICK, adopts_orphans, age, capabilities, children_of, fork_count, forks,
