@@ -9,6 +9,7 @@ pub(crate) mod children;
 pub(crate) mod cn_proc;
 pub(crate) mod dirent;
 pub(crate) mod keyed;
+pub(crate) mod kinfo_proc;
 pub(crate) mod proc_stat;
 pub(crate) mod timens_offsets;
 pub(crate) mod token;
@@ -37,6 +38,11 @@ pub(crate) fn signed(text: &[u8]) -> Option<i64> {
         Some(digits) => 0_i64.checked_sub_unsigned(decimal(digits)?),
         None => i64::try_from(decimal(text)?).ok(),
     }
+}
+
+/// A field of a struct, as wide as the number that is made of it. `None` if it is not within.
+pub(crate) fn field<const WIDTH: usize>(bytes: &[u8], at: usize) -> Option<[u8; WIDTH]> {
+    bytes.get(at..)?.first_chunk().copied()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod children;
 mod cn_proc;
 mod dirent;
 mod keyed;
+mod kinfo_proc;
 mod live;
 mod numbers;
 mod proc_stat;

@@ -36,7 +36,8 @@ pub(crate) mod reactor;
 /// What XNU says is read by `parse` on every system, for the tests and the fuzzer; but only one backend has a use for it.
 #[cfg(not(target_os = "macos"))]
 const _: () = {
-    use crate::parse::uuid;
+    use crate::parse::{kinfo_proc, kinfo_proc::KinfoProc, uuid};
+    let _ = (KinfoProc::parse, KinfoProc::has_ended, KinfoProc::parent, kinfo_proc::all, kinfo_proc::name);
     let _ = uuid::boot_session;
 };
 
