@@ -5,13 +5,14 @@
 
 use crate::identity::{BootId, Identity, StartTime};
 use crate::parse::kinfo_proc::{self, KinfoProc};
+use crate::parse::unique_info::UniqueInfo;
 use crate::parse::{cgroup, children, cn_proc, dirent, keyed, proc_stat, timens_offsets, token, uuid};
 use crate::pid::Pid;
 
 type Check = fn(&[u8]);
 
 /// Every parser by its name, which is also that of its fuzz target and of its folder of seeds.
-pub(crate) const ALL: [(&str, Check); 10] = [
+pub(crate) const ALL: [(&str, Check); 11] = [
     ("cgroup", cgroup),
     ("children", children),
     ("cn_proc", cn_proc),
@@ -21,6 +22,7 @@ pub(crate) const ALL: [(&str, Check); 10] = [
     ("proc_stat", proc_stat),
     ("timens_offsets", timens_offsets),
     ("token", token),
+    ("unique_info", unique_info),
     ("uuid", uuid),
 ];
 
@@ -424,6 +426,22 @@ pub(crate) fn assert_same_fields(a: &Identity, b: &Identity) {
     };
     assert_eq!(fields(a), fields(b));
     assert_eq!(a, b);
+}
+
+/// Reads both numbers from their own bytes, of an answer that is whole.
+pub(crate) fn unique_info(input: &[u8]) {
+    let one = |answer: &[u8]| {
+        let read = UniqueInfo::parse(answer);
+        assert_eq!(read.is_some(), answer.len() == 56, "{answer:?}");
+        if let Some(read) = read {
+            assert_eq!(i128::from(read.unique), sum(&answer[16..24]), "{answer:?}");
+            assert_eq!(i128::from(read.parent_unique), sum(&answer[24..32]), "{answer:?}");
+        }
+    };
+    one(input);
+    let mut filled = [0; 56];
+    filled.iter_mut().zip(input).for_each(|(byte, &from)| *byte = from);
+    one(&filled);
 }
 
 /// Accepts what a boot id is printed as, with or without what ends it, and nothing else.

@@ -13,6 +13,7 @@ pub(crate) mod kinfo_proc;
 pub(crate) mod proc_stat;
 pub(crate) mod timens_offsets;
 pub(crate) mod token;
+pub(crate) mod unique_info;
 pub(crate) mod uuid;
 
 /// Reads a number as the kernel prints it: decimal digits alone, no sign, no leading zero, within 64 bits.

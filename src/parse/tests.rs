@@ -13,4 +13,5 @@ mod proc_stat;
 mod seeds;
 mod timens_offsets;
 pub(crate) mod token;
+mod unique_info;
 mod uuid;

@@ -36,9 +36,9 @@ pub(crate) mod reactor;
 /// What XNU says is read by `parse` on every system, for the tests and the fuzzer; but only one backend has a use for it.
 #[cfg(not(target_os = "macos"))]
 const _: () = {
-    use crate::parse::{kinfo_proc, kinfo_proc::KinfoProc, uuid};
+    use crate::parse::{kinfo_proc, kinfo_proc::KinfoProc, unique_info, unique_info::UniqueInfo, uuid};
     let _ = (KinfoProc::parse, KinfoProc::has_ended, KinfoProc::parent, kinfo_proc::all, kinfo_proc::name);
-    let _ = uuid::boot_session;
+    let _ = (UniqueInfo::parse, unique_info::FLAVOR, uuid::boot_session);
 };
 
 pub(crate) use backend::{
