@@ -61,9 +61,10 @@ fn a_hopper_is_followed_to_its_end(backend: Backend) {
         let events: Vec<_> = std::iter::from_fn(|| tree.next_event(Some(Duration::ZERO)).unwrap()).collect();
         assert_eq!(events.last(), Some(&TreeEvent::Empty(emptied)), "{backend}: the last event of all");
         let all = 1 + GENERATIONS + GENERATIONS / 11;
-        // On a machine that was held up for seconds, more can have happened than the buffer holds.
+        // Not on a machine that was held up for seconds: more happens then than the buffer holds.
         let lost = events.iter().any(|event| matches!(event, TreeEvent::Resynced { .. }));
-        if tree.coverage().members == Promise::Exact && !lost {
+        assert!(!lost || tree.coverage().members == Promise::BestEffort, "{}", tree.coverage());
+        if tree.coverage().members == Promise::Exact {
             assert_eq!(emptied.members, all, "{backend}, round {round}: all were seen");
         }
         assert!(emptied.members <= all, "{backend}, round {round}: {} members of {all}", emptied.members);

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::pid;
-use pidigree::{Backend, ExitStatus, Process, Tree, TreeEvent};
+use pidigree::{Backend, ExitStatus, Process, Promise, Tree, TreeEvent};
 use pidigree_testkit::{Family, require, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
@@ -85,7 +85,10 @@ fn hop(backends: &[Backend]) {
                 emptied.members
             );
             while let Some(event) = tree.next_event(Some(Duration::ZERO)).unwrap() {
-                resynced += usize::from(matches!(event, TreeEvent::Resynced { .. }));
+                if matches!(event, TreeEvent::Resynced { .. }) {
+                    resynced += 1;
+                    assert_eq!(tree.coverage().members, Promise::BestEffort, "{}", tree.coverage());
+                }
             }
         }
     }

@@ -66,6 +66,14 @@ pub(super) fn of_ended() -> Coverage {
     Coverage { emptiness: Promise::Exact, members: Promise::BestEffort, reason }
 }
 
+/// From the first loss of events on. The promise about the end takes losses into account from the start.
+pub(super) fn after_loss(coverage: &mut Coverage) {
+    if coverage.members != Promise::BestEffort {
+        coverage.members = Promise::BestEffort;
+        coverage.reason += "; events were lost, and members that came and went meanwhile were not seen";
+    }
+}
+
 fn of_connector(promise: Promise, more: &str) -> Coverage {
     let reason = format!("{SEEN}, except that one with CLONE_PARENT does not name who did it; {more}");
     Coverage { emptiness: promise, members: promise, reason }

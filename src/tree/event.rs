@@ -77,7 +77,7 @@ pub struct Coverage {
     /// Whether [`Empty`](TreeEvent::Empty) comes exactly when the last member has ended, and not before. Never before,
     /// whatever the promise: below `Exact` it is *who* counts as a member that is less than certain, or *when* it comes.
     pub emptiness: Promise,
-    /// Whether every member is seen, with its events.
+    /// Whether every member is seen, with its events. [`BestEffort`](Promise::BestEffort) from the first loss of events on.
     pub members: Promise,
     /// Why, in words.
     pub reason: String,

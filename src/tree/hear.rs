@@ -10,6 +10,7 @@ use crate::pid::Pid;
 use crate::process::Process;
 use crate::state::ExitStatus;
 use crate::sys::{self, Notice};
+use crate::tree::coverage;
 use crate::tree::engine::Inner;
 use crate::tree::follow::{Change, Pin};
 use crate::tree::lineage::{Input, Lineage, Output};
@@ -151,6 +152,7 @@ impl Inner {
         let since = told_until(self.last_notice);
         let at = sys::monotonic();
         for key in self.fed() {
+            coverage::after_loss(&mut self.tree(key).coverage);
             self.step(key, Input::Lost { since }, at);
         }
         match self.connector.as_ref().and_then(|connector| connector.census()) {

@@ -102,7 +102,7 @@ impl Tree {
         self.follower.backend()
     }
 
-    /// Returns what can be promised about this tree, and why.
+    /// Returns what can be promised about this tree, and why. When events are lost that is less than it was.
     pub fn coverage(&self) -> Coverage {
         self.follower.coverage()
     }

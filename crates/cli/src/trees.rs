@@ -39,7 +39,6 @@ struct Followed {
     tree: Tree,
     began: Began,
     census: Census,
-    complete: bool,
 }
 
 impl Trees {
@@ -81,8 +80,7 @@ impl Trees {
     }
 
     pub(crate) fn add(&mut self, tree: Tree) {
-        let complete = tree.coverage().members != Promise::BestEffort;
-        self.followed.push(Followed { tree, began: Began::now(), census: Census::new(true), complete });
+        self.followed.push(Followed { tree, began: Began::now(), census: Census::new(true) });
     }
 
     /// Tells until all are empty, or any, or the time is up.
@@ -156,6 +154,11 @@ impl Trees {
 }
 
 impl Followed {
+    /// Whether every member was seen, up to now.
+    fn is_complete(&self) -> bool {
+        self.tree.coverage().members != Promise::BestEffort
+    }
+
     /// Tells what there is to tell; returns whether the tree is empty.
     fn take(&mut self, style: Style, json: bool) -> Result<bool, Failure> {
         while let Some(event) = next(&self.tree)? {
@@ -167,9 +170,9 @@ impl Followed {
                 (Style::Wait, TreeEvent::Empty(emptied)) => {
                     let mut out = output::lines();
                     if json {
-                        output::json(&mut out, &self.began.empty(emptied, self.complete))?;
+                        output::json(&mut out, &self.began.empty(emptied, self.is_complete()))?;
                     } else {
-                        writeln!(out, "{} {}", emptied.root.pid(), Empty(emptied, self.complete))?;
+                        writeln!(out, "{} {}", emptied.root.pid(), Empty(emptied, self.is_complete()))?;
                     }
                 }
                 (Style::Wait, _) => {}
@@ -184,12 +187,12 @@ impl Followed {
     fn tell(&self, event: &TreeEvent, ended: Option<&Ended>, json: bool) -> Result<(), Failure> {
         let mut out = output::lines();
         if json {
-            return match self.began.object(event, &self.census, ended, self.complete) {
+            return match self.began.object(event, &self.census, ended, self.is_complete()) {
                 Some(object) => output::json(&mut out, &object),
                 None => Ok(()),
             };
         }
-        let line = Line { event, census: &self.census, ended, complete: self.complete };
+        let line = Line { event, census: &self.census, ended, complete: self.is_complete() };
         let at = match event {
             TreeEvent::Joined { at, .. }
             | TreeEvent::Exec { at, .. }

@@ -12,7 +12,8 @@ use crate::common::BINARY;
 use nix::fcntl::OFlag;
 use nix::pty::{Winsize, openpty};
 use nix::sys::stat::Mode;
-use pidigree_testkit::{DEADLINE, Family};
+use pidigree::{Pid, Snapshot};
+use pidigree_testkit::{DEADLINE, Family, eventually};
 
 /// A command in a session of its own, on a terminal that the test types on; killed and reaped when dropped.
 struct Terminal {
@@ -82,6 +83,21 @@ impl Terminal {
         }
     }
 
+    /// Stops `cat`, or the `sh` that becomes it, a job of the shell that this runs. When the shell says so, cat may still take
+    /// what is typed next, until it has noticed.
+    fn stop_cat(&mut self) {
+        self.type_(CTRL_Z);
+        self.see("Stopped");
+        let shell = Pid::try_from(self.child.id()).expect("a PID");
+        eventually("cat is stopped", || {
+            let table = Snapshot::capture().expect("the process table");
+            let mut below = table.descendants(shell).into_iter();
+            let stat = |pid: Pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let is_stopped = |stat: &str| ["(cat) T", "(sh) T"].iter().any(|stopped| stat.contains(stopped));
+            below.any(|entry| is_stopped(&stat(entry.pid))).then_some(())
+        });
+    }
+
     fn status(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("a child can be waited for")
     }
@@ -136,8 +152,7 @@ fn a_job_is_stopped_and_goes_on() {
     // The echo, and what cat writes.
     terminal.see("one\r\n");
     terminal.see("one\r\n");
-    terminal.type_(CTRL_Z);
-    terminal.see("Stopped");
+    terminal.stop_cat();
     terminal.see("ready> ");
     terminal.type_("fg\n");
     terminal.see("exec cat'\r\n");
@@ -161,8 +176,7 @@ fn an_interactive_shell_runs_in_it_and_gives_the_terminal_back() {
         terminal.see("\ninner> ");
         terminal.type_("sh -c 'echo beg\"\"un; exec cat'\n");
         terminal.see("begun\r\n");
-        terminal.type_(CTRL_Z);
-        terminal.see("Stopped");
+        terminal.stop_cat();
         terminal.see("inner> ");
         terminal.type_("fg\n");
         terminal.see("exec cat'\r\n");
