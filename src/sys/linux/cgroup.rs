@@ -244,9 +244,14 @@ impl Cgroup {
             if self.is_populated()? {
                 return Ok(false);
             }
-            let removed = open_directory(&self.directory, Path::new(".."))
-                .map_err(io::Error::from)
-                .and_then(|parent| below::remove(&parent, Path::new(name), &self.directory));
+            // Alone, which takes no descriptor: there may be none left.
+            let removed =
+                match unlinkat(&self.directory, &Path::new("..").join(name), UnlinkatFlags::RemoveDir) {
+                    Err(Errno::EBUSY | Errno::ENOTEMPTY) => open_directory(&self.directory, Path::new(".."))
+                        .map_err(io::Error::from)
+                        .and_then(|parent| below::remove(&parent, Path::new(name), &self.directory)),
+                    removed => removed.map_err(io::Error::from),
+                };
             match removed.as_ref().map_err(raw_errno) {
                 Ok(()) | Err(Errno::ENOENT) => return Ok(true),
                 Err(Errno::EBUSY) => {}
