@@ -308,8 +308,7 @@ impl<'a> Begun<'a> {
 
     fn attach(self, root: &Process, source: Source) -> Result<Tree> {
         let fed = matches!(source, Source::Connector);
-        let mut follow =
-            self.follow(*root.identity(), self.lineage(*root.identity(), root.pid())?, source, fed);
+        let mut follow = self.follow(*root.identity(), self.lineage(*root.identity())?, source, fed);
         for evidence in &self.builder.evidence {
             follow.evidence.extend(Proof::of(evidence, root)?);
         }
@@ -410,25 +409,24 @@ impl<'a> Begun<'a> {
         Ok(self.tree())
     }
 
-    /// `top`: the process whose ancestors, and itself if it is not the root, can be given the tree's orphans.
-    fn lineage(&self, root: Identity, top: Pid) -> Result<Lineage> {
+    /// The ancestors of the root can be given the tree's orphans.
+    fn lineage(&self, root: Identity) -> Result<Lineage> {
         let excluded = self.builder.exclude.iter().map(|process| *process.identity());
         let exclude = excluded.chain([*Process::current()?.identity()]);
         let mut lineage = Lineage::new(root, exclude);
-        let mut adopters = ancestry::ancestors_of(top)?;
-        adopters.push(top);
+        let mut adopters = ancestry::ancestors_of(root.pid())?;
+        lineage.set_strangers(ancestors(root.pid(), &adopters).iter().map(|process| *process.identity()));
         if !sys::adopts_orphans() {
             // Nobody's orphans come to us: our children are our own.
             adopters.retain(|pid| *pid != Pid::current());
         }
         lineage.set_adopters(adopters);
-        lineage.set_strangers(ancestors(root.pid()).iter().map(|process| *process.identity()));
         Ok(lineage)
     }
 
     /// Of a root that is about to run for the first time: it is in the session of whoever spawned it.
     fn lineage_of_spawned(&self, root: Identity) -> Result<Lineage> {
-        let mut lineage = self.lineage(root, Pid::current())?;
+        let mut lineage = self.lineage(root)?;
         lineage.set_sessions(sys::session_of(root.pid()));
         Ok(lineage)
     }
@@ -459,7 +457,8 @@ impl<'a> Begun<'a> {
             identity.unique.is_none() && !identity.settled
         };
         if follow.root.unique.is_none() {
-            follow.held.extend(ancestors(root).into_iter().filter(is_young));
+            let listed = ancestry::ancestors_of(root)?;
+            follow.held.extend(ancestors(root, &listed).into_iter().filter(is_young));
         }
         let identity = follow.root;
         // No census can know more than that scan finds.
@@ -511,12 +510,11 @@ fn listed(source: &Source) -> Result<Vec<Process>> {
     }
 }
 
-/// The ancestors of a root, as far as they can be opened.
-fn ancestors(root: Pid) -> Vec<Process> {
-    let listed = || ancestry::ancestors_of(root).unwrap_or_default();
-    let mut opened: Vec<Process> = listed().into_iter().filter_map(|pid| Process::open(pid).ok()).collect();
+/// Those of these ancestors of a root that are there still.
+fn ancestors(root: Pid, listed: &[Pid]) -> Vec<Process> {
+    let mut opened: Vec<Process> = listed.iter().filter_map(|pid| Process::open(*pid).ok()).collect();
     // Still ancestors while pinned: they were all the time.
-    let again = listed();
+    let again = ancestry::ancestors_of(root).unwrap_or_default();
     opened.retain(|process| again.contains(&process.pid()));
     opened
 }

@@ -243,7 +243,7 @@ impl Inner {
             }
             for member in new {
                 let Some(process) = self.open_member(key, &member)? else {
-                    if self.tree(key).untracked {
+                    if !self.told.contains(&(member.pid(), key)) {
                         // Nobody else tells of its end.
                         let ended = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
                         self.step(key, ended, sys::monotonic());

@@ -269,7 +269,8 @@ impl Connector {
         }
     }
 
-    /// Who is tracked and alive, by PID, and its mark or 0; after a loss too. `None` where the kernel does not count for us, and after it could not.
+    /// Who is tracked and alive, by PID, and its mark or 0; after a loss too. `None` where the kernel does not count for us,
+    /// and after it could not.
     ///
     /// Whoever ends during the census may be in it; the notice of that is still to come. So are notices of those that ended
     /// just before, of whom nothing else was heard: what they started, if it is alive, is in the census.

@@ -176,15 +176,14 @@ impl Filter {
             let marks: HashMap<u32, u64> = self.marks.entries()?.into_iter().collect();
             let members: Vec<u32> = self.members.entries()?.into_iter().map(|(pid, _)| pid).collect();
             meanwhile(&members);
-            let born = self.born.entries()?.into_iter().map(|(pid, mark)| (pid, Some(mark)));
-            let before = members.into_iter().map(|pid| (pid, marks.get(&pid).copied()));
+            let before = members.into_iter().map(|pid| (pid, marks.get(&pid).copied().unwrap_or_default()));
             // Of one PID, whoever had it last.
-            Ok(before.chain(born).collect::<HashMap<u32, Option<u64>>>())
+            Ok(before.chain(self.born.entries()?).collect::<HashMap<u32, u64>>())
         };
         let all = read();
         self.flags.set(CENSUS, 0, 0)?;
         let mut all: Vec<(Pid, u64)> =
-            all?.into_iter().filter_map(|(pid, mark)| Some((Pid::new(pid)?, mark.unwrap_or(0)))).collect();
+            all?.into_iter().filter_map(|(pid, mark)| Some((Pid::new(pid)?, mark))).collect();
         all.sort_unstable();
         Ok(all)
     }
