@@ -4,46 +4,32 @@ mod common;
 #[macro_use]
 #[path = "common/every.rs"]
 mod every;
+#[path = "common/hopper.rs"]
+mod hopper;
 #[path = "common/trees.rs"]
 mod trees;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::pid;
-use pidigree::{Backend, ExitStatus, Promise, Tree, TreeEvent};
+use hopper::{last_of, rounds};
+use pidigree::{Backend, ExitStatus, Promise, TreeEvent};
 use pidigree_testkit::{Family, eventually};
-use trees::{PATIENCE, emptied, on, spawn};
+use trees::{emptied, on, spawn};
 
 on_every_backend!(a_hopper_is_followed_to_its_end, a_hopper_is_never_empty_before_its_lifeline_ends);
 
 const GENERATIONS: u64 = 20_000;
 
-/// How often: five times, a hundred thousand generations in all, unless `PIDIGREE_ROUNDS` says otherwise.
-fn rounds() -> u64 {
-    std::env::var("PIDIGREE_ROUNDS").map_or(5, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
-}
-
-/// Asks all the while whether it is empty, until the last generation has said so.
-fn last_of(tree: &Tree, family: &Family) -> u32 {
-    let begun = Instant::now();
-    loop {
-        // Before the question, so that nobody can end between the two.
-        let heard = family.heard("last");
-        let empty = tree.wait_empty(Some(Duration::from_millis(5))).unwrap();
-        assert_eq!(empty, None, "{}: empty, while a generation lives", tree.backend());
-        if let [last] = &heard[..] {
-            return last.pid;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{}: no last generation", tree.backend());
-    }
-}
+/// A hundred thousand generations in all.
+const ROUNDS: u64 = 5;
 
 fn a_hopper_is_followed_to_its_end(backend: Backend) {
-    for round in 0..rounds() {
+    for round in 0..rounds(ROUNDS) {
         // Seven and eleven times as old as some have a session, or a middle process, of their own.
         let script = format!("hopper {GENERATIONS} setsid-every 7 double-every 11 say last await exit 3");
         let (family, tree, mut child) = spawn(&on(backend), script);
-        let last = last_of(&tree, &family);
+        let last = last_of(&tree, &family, Duration::from_millis(5));
         assert!(tree.contains(pid(last)).unwrap(), "{backend}, round {round}: the last generation is lost");
         assert!(!tree.is_empty());
         let members: Vec<_> = tree.members().iter().map(|member| member.pid()).collect();

@@ -2,14 +2,17 @@
 //! three such trees take the machine's PIDs from each other. Who is found anew is of another moment than the events.
 
 mod common;
+#[path = "common/hopper.rs"]
+mod hopper;
 #[path = "common/trees.rs"]
 mod trees;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::pid;
-use pidigree::{Backend, ExitStatus, Process, Promise, Tree, TreeEvent};
+use hopper::{last_of, rounds};
+use pidigree::{Backend, ExitStatus, Process, Promise, TreeEvent};
 use pidigree_testkit::{Family, require, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
@@ -23,23 +26,10 @@ fn alone() -> MutexGuard<'static, ()> {
 /// As many as there are PIDs on most machines, for all three.
 const GENERATIONS: u64 = 10_000;
 
-fn rounds() -> u64 {
-    std::env::var("PIDIGREE_ROUNDS").map_or(3, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
-}
+const ROUNDS: u64 = 3;
 
-/// Asked, it takes in what there is by then: too often, and nothing would be lost.
-fn last_of(tree: &Tree, family: &Family) -> u32 {
-    let begun = Instant::now();
-    loop {
-        let heard = family.heard("last");
-        let empty = tree.wait_empty(Some(Duration::from_millis(100))).unwrap();
-        assert_eq!(empty, None, "{}: empty, while a generation lives", tree.backend());
-        if let [last] = &heard[..] {
-            return last.pid;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{}: no last generation", tree.backend());
-    }
-}
+/// Asked, a tree takes in what there is by then: more often, and nothing would be lost.
+const SELDOM: Duration = Duration::from_millis(100);
 
 /// All trees of a process share one connector: a process of its own for each test.
 #[test]
@@ -63,12 +53,12 @@ fn hop(backends: &[Backend]) {
         require!(works(*backend), "{backend} cannot be had here");
     }
     let mut resynced = 0;
-    for round in 0..rounds() {
+    for round in 0..rounds(ROUNDS) {
         let script = format!("hopper {GENERATIONS} setsid-every 7 double-every 11 say last await exit 3");
         let spawn = |backend: &Backend| spawn(&on(*backend).event_buffer(1), &*script);
         let trees: Vec<_> = backends.iter().map(spawn).collect();
         for (family, tree, _child) in &trees {
-            let (backend, last) = (tree.backend(), last_of(tree, family));
+            let (backend, last) = (tree.backend(), last_of(tree, family, SELDOM));
             // Without, it may be an orphan that was forked unheard: it holds the tree's end back, and is not listed.
             if !tree.coverage().reason.contains("CAP_BPF") {
                 assert!(tree.contains(pid(last)).unwrap(), "{backend}, round {round}: {last} is lost");
@@ -146,7 +136,7 @@ fn beside() {
     }
     let (family, tree, _child) = spawn(&on(Backend::ProcConnector), "say first hopper 0 setsid-every 5");
     family.fact("first");
-    for round in 0..100 * rounds() {
+    for round in 0..100 * rounds(ROUNDS) {
         let beside: Vec<_> = (0..4).map(|_| spawn(&on(Backend::Cgroup), "fork [ exit 0 ] exit 0")).collect();
         for (_, other, _) in &beside {
             assert!(other.wait_empty(Some(PATIENCE)).unwrap().is_some());

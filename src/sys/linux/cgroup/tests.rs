@@ -270,6 +270,19 @@ fn a_removed_one_is_empty() {
 }
 
 #[test]
+fn it_is_removed_when_no_descriptor_is_left() {
+    let test = "sys::backend::cgroup::tests::it_is_removed_when_no_descriptor_is_left";
+    stage(test, &["nofile", "100", "100"], || {
+        let cgroup = cgroup_or_skip!();
+        let path = cgroup.path().to_owned();
+        let fill: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        drop(cgroup);
+        drop(fill);
+        assert!(!path.exists());
+    });
+}
+
+#[test]
 fn a_name_is_accepted_as_it_is_written_and_no_other() {
     let owner = Handle::open(Pid::current()).unwrap().identity(true);
     let shifted: crate::Identity = "p1:5:y9@-77:n1".parse().unwrap();
