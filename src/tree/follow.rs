@@ -489,7 +489,15 @@ impl Follow {
         let young: Vec<Identity> = known.filter(young).copied().collect();
         let mut left = false;
         for one in young {
-            let Ok(process) = Process::open(one.pid()) else { continue };
+            let process = match self.pins.get(&one.pid()) {
+                Some(pin) => pin.process.clone(),
+                // Its end may be among what was lost, and another one have its PID.
+                None if self.lineage.is_lost() => continue,
+                None => match Process::open(one.pid()) {
+                    Ok(process) => process,
+                    Err(_) => continue,
+                },
+            };
             let seen = process.handle.identity(true);
             if seen.start == one.start && seen.settled {
                 // Had another one got its PID, its end would have been told since.

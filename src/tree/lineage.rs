@@ -410,7 +410,8 @@ impl Lineage {
         if other {
             self.remove(child.pid, ExitStatus::Unknown, out);
             self.admit(child, standing, Some(maker.identity), out);
-        } else {
+        } else if self.lost.is_none() || sameness == Sameness::Same {
+            // After a loss, what is told of another one with this PID proves nothing of this one.
             known.identity = richer(known.identity, child);
         }
     }

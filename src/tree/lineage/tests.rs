@@ -193,6 +193,23 @@ fn bare(number: u32) -> Identity {
     Identity { start: None, settled: false, ..identity(number, 0) }
 }
 
+/// After a loss, a stranger is told as the child of a member whose end was lost. That it has another member's PID, and
+/// started when that did, does not make it that member.
+#[test]
+fn what_is_told_of_a_stranger_proves_nothing_of_the_member_before_it() {
+    let mut table = Table::new();
+    let young = Identity { settled: false, ..identity(20, 150) };
+    table.forked(10, young);
+    table.step(Input::Lost { since: 150 });
+    table.forked(20, bare(21));
+    table.forked(21, identity(20, 150));
+    table.ended(21);
+    // In the session that the tree began in: that may be a member's.
+    table.row(20, 1, 3, 150);
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
+}
+
 #[test]
 fn an_orphan_of_unknown_origin_holds_emptiness_back_until_its_end() {
     let mut table = Table::new();
