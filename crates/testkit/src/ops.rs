@@ -132,7 +132,8 @@ impl Runner {
             if sys::parent_pid() != self.parent {
                 return;
             }
-            // Children are handed on before the pidfd becomes ready, and with a kqueue soon after; a thread's children may stay in the process
+            // Children are handed on before the pidfd becomes ready (soon after a kqueue does); a thread's children may
+            // stay in the process
             if must("orphaned", sys::lifeline_ended(Some(std::os::fd::AsFd::as_fd(&parent)), None)) {
                 sys::exit_now(0);
             }
