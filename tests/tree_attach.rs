@@ -40,10 +40,12 @@ on_both_backends!(
     a_session_of_the_root_is_evidence_enough,
     a_session_is_evidence,
     an_environment_is_evidence,
-    a_mount_namespace_is_evidence,
     whoever_follows_is_no_member,
     an_ended_root_is_gone,
 );
+
+#[cfg(target_os = "linux")] // only Linux has namespaces
+on_both_backends!(a_mount_namespace_is_evidence);
 
 /// Attaches to a member that has said its name.
 fn attach(builder: &TreeBuilder, family: &Family, root: &str) -> Tree {
@@ -188,6 +190,7 @@ fn an_environment_is_evidence(backend: Backend) {
     other.wait().unwrap();
 }
 
+#[cfg(target_os = "linux")]
 fn a_mount_namespace_is_evidence(backend: Backend) {
     require!(is_root(), "needs root, to have mount namespaces");
     let family = Family::spawn(format!("unshare-mount {ORPHAN}"));

@@ -52,6 +52,7 @@ fn a_token_of_another_boot_is_another_process() {
     assert_eq!(me.same_process(&nowhere), Sameness::Unknown, "without a boot, nothing is the same for sure");
 }
 
+#[cfg(target_os = "linux")] // where /proc says it
 #[test]
 fn the_boot_id_is_the_kernels() {
     let kernels = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
@@ -188,6 +189,7 @@ fn proc_is_of_no_use(why: &str) {
     }
 }
 
+#[cfg(target_os = "linux")] // only Linux has namespaces
 #[test]
 fn a_fork_into_a_new_namespace_looks_around_anew() {
     let name = "a_fork_into_a_new_namespace_looks_around_anew";

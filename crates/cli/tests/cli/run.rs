@@ -380,6 +380,7 @@ fn what_is_left_is_asked_and_then_left_alone() {
     kill(pid, Signal::SIGKILL).expect("it was left running");
 }
 
+#[cfg(target_os = "linux")] // the helper is a subreaper
 #[test]
 fn killed_with_kill_on_exit_it_takes_the_tree_along() {
     let (mut running, started) = running(&["--kill-on-exit"], "(setsid sleep 1000 &); sleep 1000");
@@ -435,6 +436,7 @@ fn it_can_be_nested() {
     assert!(summary(&told)["processes"].as_u64().unwrap() >= 3);
 }
 
+#[cfg(target_os = "linux")] // where /proc says it
 #[test]
 fn signals_that_were_ignored_stay_so_and_none_is_blocked() {
     let masks = |command: &str| {
