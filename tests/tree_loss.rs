@@ -5,12 +5,20 @@ mod common;
 #[path = "common/trees.rs"]
 mod trees;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::pid;
 use pidigree::{Backend, ExitStatus, Process, Tree, TreeEvent};
 use pidigree_testkit::{Family, require, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
+
+/// One test at a time: whoever is not counted in the kernel is found by a scan, which takes a moment in which nobody forks.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// As many as there are PIDs on most machines, for all three.
 const GENERATIONS: u64 = 10_000;
@@ -36,6 +44,7 @@ fn last_of(tree: &Tree, family: &Family) -> u32 {
 /// All trees of a process share one connector: a process of its own for each test.
 #[test]
 fn hoppers_are_followed_through_losses() {
+    let _alone = alone();
     stage("hoppers_are_followed_through_losses", &["in-ns", "mount"], || {
         hop(&[Backend::ProcConnector, Backend::Cgroup, Backend::Subreaper]);
     });
@@ -44,6 +53,7 @@ fn hoppers_are_followed_through_losses() {
 /// Then the kernel neither filters nor counts, and there is no cgroup.
 #[test]
 fn hoppers_are_followed_through_losses_without_any_privilege() {
+    let _alone = alone();
     let name = "hoppers_are_followed_through_losses_without_any_privilege";
     stage(name, &["in-ns", "mount", "--uid", "65534"], || hop(&[Backend::ProcConnector, Backend::Subreaper]));
 }
@@ -85,6 +95,7 @@ fn hop(backends: &[Backend]) {
 /// The trees overlap: what is forked unheard is in both.
 #[test]
 fn a_tree_around_another_takes_nobody_from_it() {
+    let _alone = alone();
     stage("a_tree_around_another_takes_nobody_from_it", &["in-ns", "mount"], around);
 }
 
@@ -98,6 +109,10 @@ fn around() {
         let attach = |process: &Process| builder().attach(process);
         let first = attach(if outer_first { &root } else { &inner });
         let trees = [first.unwrap(), attach(if outer_first { &inner } else { &root }).unwrap()];
+        for tree in &trees {
+            // Attaching takes a scan, which takes a moment in which nobody on the machine forks.
+            while !matches!(tree.next_event(Some(PATIENCE)).unwrap().unwrap(), TreeEvent::Resynced { .. }) {}
+        }
         family.poke(inner.pid().get());
         family.fact("done");
         let orphan = pid(family.fact("orphan").pid);
@@ -118,6 +133,7 @@ fn around() {
 /// of another before what is older.
 #[test]
 fn a_hopper_is_not_empty_because_others_end_beside_it() {
+    let _alone = alone();
     stage("a_hopper_is_not_empty_because_others_end_beside_it", &["in-ns", "mount"], beside);
 }
 

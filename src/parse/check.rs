@@ -4,21 +4,25 @@
 //! by other means: text instead of bytes, `str::parse` instead of `decimal`, 128 bits instead of checked arithmetic.
 
 use crate::identity::{BootId, Identity, StartTime};
+use crate::parse::kinfo_proc::{self, KinfoProc};
+use crate::parse::unique_info::UniqueInfo;
 use crate::parse::{cgroup, children, cn_proc, dirent, keyed, proc_stat, timens_offsets, token, uuid};
 use crate::pid::Pid;
 
 type Check = fn(&[u8]);
 
 /// Every parser by its name, which is also that of its fuzz target and of its folder of seeds.
-pub(crate) const ALL: [(&str, Check); 9] = [
+pub(crate) const ALL: [(&str, Check); 11] = [
     ("cgroup", cgroup),
     ("children", children),
     ("cn_proc", cn_proc),
     ("dirent", dirent),
     ("keyed", keyed),
+    ("kinfo_proc", kinfo_proc),
     ("proc_stat", proc_stat),
     ("timens_offsets", timens_offsets),
     ("token", token),
+    ("unique_info", unique_info),
     ("uuid", uuid),
 ];
 
@@ -243,6 +247,68 @@ pub(crate) fn keyed(text: &[u8]) {
     }
 }
 
+/// The bytes of a little-endian number from the last to the first, in 128 bits.
+fn sum(bytes: &[u8]) -> i128 {
+    bytes.iter().rev().fold(0, |sum, &byte| sum * 256 + i128::from(byte))
+}
+
+/// As [`sum`], where what is past half of the range is below zero.
+fn signed_sum(bytes: &[u8]) -> i128 {
+    let range = 1 << (8 * bytes.len());
+    let sum = sum(bytes);
+    if sum >= range / 2 { sum - range } else { sum }
+}
+
+/// Reads each field from its own bytes and no others, and nothing of a table that is not entries throughout.
+pub(crate) fn kinfo_proc(input: &[u8]) {
+    const SIZE: usize = 648;
+    let expected = |entry: &[u8]| {
+        let number = |from: usize, to: usize| signed_sum(entry.get(from..to).unwrap_or_default());
+        let times = (0..=i64::MAX.into()).contains(&number(0, 8)) && (0..=999_999).contains(&number(8, 12));
+        (entry.len() == SIZE && times).then(|| KinfoProc {
+            pid: number(40, 44) as i32,
+            ppid: number(560, 564) as i32,
+            original_ppid: number(44, 48) as i32,
+            start: number(0, 8) as i64,
+            start_micros: number(8, 12) as i32,
+            flag: number(32, 36) as i32,
+            state: entry[36],
+            pgid: number(564, 568) as i32,
+            uid: sum(&entry[420..424]) as u32,
+        })
+    };
+    let one = |entry: &[u8]| {
+        let read = KinfoProc::parse(entry);
+        assert_eq!(read, expected(entry), "{entry:?}");
+        let name = entry.get(243..260).and_then(|name| std::ffi::CStr::from_bytes_until_nul(name).ok());
+        let name = name.filter(|_| entry.len() == SIZE);
+        assert_eq!(kinfo_proc::name(entry), name.map(|name| name.to_bytes()), "{entry:?}");
+        if let Some(read) = read {
+            // Bits 11 and 13 of the flags.
+            let traced = entry[33] & 8 == 8;
+            assert_eq!(read.is_traced(), traced, "{entry:?}");
+            assert_eq!(read.has_ended(), entry[33] & 32 == 32 || entry[36] == 5, "{entry:?}");
+            let original = traced && entry[44..48] != [0; 4] && entry[47] < 128;
+            let parent = if original { &entry[44..48] } else { &entry[560..564] };
+            assert_eq!(i128::from(read.parent()), signed_sum(parent), "{entry:?}");
+        }
+    };
+
+    one(input);
+    let (mut rest, mut entries) = (input, Some(Vec::new()));
+    while !rest.is_empty() {
+        let (entry, others) = rest.split_at(rest.len().min(SIZE));
+        one(entry);
+        entries = entries.zip(expected(entry)).map(|(entries, entry)| [entries, vec![entry]].concat());
+        rest = others;
+    }
+    assert_eq!(kinfo_proc::all(input), entries, "{input:?}");
+    // However long the input is, it is the bytes of one entry, too.
+    let mut filled = [0; SIZE];
+    filled.iter_mut().zip(input).for_each(|(byte, &from)| *byte = from);
+    one(&filled);
+}
+
 /// Reads each field from its own place, whatever the name contains, and never a field that is cut.
 pub(crate) fn proc_stat(line: &[u8]) {
     let shown = line.escape_ascii();
@@ -362,7 +428,23 @@ pub(crate) fn assert_same_fields(a: &Identity, b: &Identity) {
     assert_eq!(a, b);
 }
 
-/// Accepts what a boot id is printed as, with or without the newline, and nothing else.
+/// Reads both numbers from their own bytes, of an answer that is whole.
+pub(crate) fn unique_info(input: &[u8]) {
+    let one = |answer: &[u8]| {
+        let read = UniqueInfo::parse(answer);
+        assert_eq!(read.is_some(), answer.len() == 56, "{answer:?}");
+        if let Some(read) = read {
+            assert_eq!(i128::from(read.unique), sum(&answer[16..24]), "{answer:?}");
+            assert_eq!(i128::from(read.parent_unique), sum(&answer[24..32]), "{answer:?}");
+        }
+    };
+    one(input);
+    let mut filled = [0; 56];
+    filled.iter_mut().zip(input).for_each(|(byte, &from)| *byte = from);
+    one(&filled);
+}
+
+/// Accepts what a boot id is printed as, with or without what ends it, and nothing else.
 pub(crate) fn uuid(input: &[u8]) {
     let text = input.strip_suffix(b"\n").unwrap_or(input);
     let shape = text.len() == 36
@@ -378,4 +460,10 @@ pub(crate) fn uuid(input: &[u8]) {
         assert_eq!(uuid::hex(&digits), Some(bytes));
         assert_eq!(uuid::hex(text), None);
     }
+
+    // The other form is this one in upper case, with another end.
+    let text = input.strip_suffix(b"\0").unwrap_or(input);
+    let upper = !text.iter().any(|byte| byte.is_ascii_lowercase() || *byte == b'\n');
+    let expected = uuid::parse(&text.to_ascii_lowercase()).filter(|_| upper);
+    assert_eq!(uuid::boot_session(input), expected, "{:?}", String::from_utf8_lossy(input));
 }

@@ -9,9 +9,11 @@ pub(crate) mod children;
 pub(crate) mod cn_proc;
 pub(crate) mod dirent;
 pub(crate) mod keyed;
+pub(crate) mod kinfo_proc;
 pub(crate) mod proc_stat;
 pub(crate) mod timens_offsets;
 pub(crate) mod token;
+pub(crate) mod unique_info;
 pub(crate) mod uuid;
 
 /// Reads a number as the kernel prints it: decimal digits alone, no sign, no leading zero, within 64 bits.
@@ -37,6 +39,11 @@ pub(crate) fn signed(text: &[u8]) -> Option<i64> {
         Some(digits) => 0_i64.checked_sub_unsigned(decimal(digits)?),
         None => i64::try_from(decimal(text)?).ok(),
     }
+}
+
+/// A field of a struct, as wide as the number that is made of it. `None` if it is not within.
+pub(crate) fn field<const WIDTH: usize>(bytes: &[u8], at: usize) -> Option<[u8; WIDTH]> {
+    bytes.get(at..)?.first_chunk().copied()
 }
 
 #[cfg(test)]

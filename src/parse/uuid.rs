@@ -1,8 +1,23 @@
-//! `/proc/sys/kernel/random/boot_id`: a UUID in lower-case hexadecimal with hyphens, and a newline.
+//! UUIDs that name a boot, in hexadecimal with hyphens: `/proc/sys/kernel/random/boot_id`, in lower case with a newline;
+//! and XNU's `kern.bootsessionuuid`, in upper case with a NUL.
 
-/// Reads the kernel's form.
+/// Reads the form of Linux, the newline or none behind it.
 pub(crate) fn parse(text: &[u8]) -> Option<[u8; 16]> {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    grouped(text.strip_suffix(b"\n").unwrap_or(text), b'a')
+}
+
+/// Reads the form of XNU, the NUL or none behind it.
+pub(crate) fn boot_session(text: &[u8]) -> Option<[u8; 16]> {
+    grouped(text.strip_suffix(b"\0").unwrap_or(text), b'A')
+}
+
+/// Reads 32 lower-case hexadecimal digits.
+pub(crate) fn hex(digits: &[u8]) -> Option<[u8; 16]> {
+    bytes(digits, b'a')
+}
+
+/// `ten` is the digit of that value: of which case the letters are.
+fn grouped(text: &[u8], ten: u8) -> Option<[u8; 16]> {
     let mut digits = [0; 32];
     let mut groups = text.split(|&byte| byte == b'-');
     let mut filled = 0;
@@ -14,25 +29,23 @@ pub(crate) fn parse(text: &[u8]) -> Option<[u8; 16]> {
     if groups.next().is_some() {
         return None;
     }
-    hex(&digits)
+    bytes(&digits, ten)
 }
 
-/// Reads 32 lower-case hexadecimal digits.
-pub(crate) fn hex(digits: &[u8]) -> Option<[u8; 16]> {
+fn bytes(digits: &[u8], ten: u8) -> Option<[u8; 16]> {
     if digits.len() != 32 {
         return None;
     }
     let mut bytes = [0; 16];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        *byte = nibble(pair[0], ten)? << 4 | nibble(pair[1], ten)?;
     }
     Some(bytes)
 }
 
-fn nibble(digit: u8) -> Option<u8> {
+fn nibble(digit: u8, ten: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+        _ => digit.checked_sub(ten).filter(|&above| above < 6).map(|above| above + 10),
     }
 }

@@ -33,6 +33,14 @@ compile_error!("pidigree does not know this operating system yet; PLATFORM.md li
 #[cfg(feature = "tokio")]
 pub(crate) mod reactor;
 
+/// What XNU says is read by `parse` on every system, for the tests and the fuzzer; but only one backend has a use for it.
+#[cfg(not(target_os = "macos"))]
+const _: () = {
+    use crate::parse::{kinfo_proc, kinfo_proc::KinfoProc, unique_info, unique_info::UniqueInfo, uuid};
+    let _ = (KinfoProc::parse, KinfoProc::has_ended, KinfoProc::parent, kinfo_proc::all, kinfo_proc::name);
+    let _ = (UniqueInfo::parse, unique_info::FLAVOR, uuid::boot_session);
+};
+
 pub(crate) use backend::{
     Cgroup, Connector, Flag, Forks, Handle, Helper, Interest, Notice, OnDeath, Poller, Registration, Report,
     Selector, Since, Step, TICK, adopts_orphans, age, capabilities, children_of, fork_count, forks,

@@ -330,6 +330,7 @@ impl<'a> Begun<'a> {
         follow.evidence.clone_from(&state.evidence);
         follow.root_status = state.root_status;
         follow.seen = state.members;
+        follow.untracked = fed;
         let key = self.follower.key;
         let members: Vec<Identity> =
             follow.lineage.members().chain(follow.lineage.suspects()).copied().collect();
@@ -461,6 +462,8 @@ impl<'a> Begun<'a> {
             follow.held.extend(ancestors(root).into_iter().filter(is_young));
         }
         let identity = follow.root;
+        // No census can know more than that scan finds.
+        follow.untracked = fed && lost.is_some();
         // The first scan, at once.
         follow.set_due(follow.is_polled().then(Instant::now));
         let selector = &self.follower.engine.selector;

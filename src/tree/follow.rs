@@ -38,7 +38,7 @@ pub(super) struct Follow {
     pub(super) source: Source,
     /// The connector tells of every member.
     pub(super) fed: bool,
-    /// But after a loss it tells of none, before a scan has shown whom to track.
+    /// But not of all yet: after a loss, or when it was not there from the start, a scan has to show whom to track.
     pub(super) untracked: bool,
     pub(super) coverage: Coverage,
     pub(super) evidence: Vec<Proof>,

@@ -436,6 +436,8 @@ impl Lineage {
     }
 
     fn lose(&mut self, since: u64) {
+        // Whoever was told, or scanned, last proves that nothing was missing before.
+        let since = since.max(self.heard.saturating_sub(scan::YOUNG - 1));
         if self.lost.is_none() && since < u64::MAX {
             for known in self.known.values_mut().filter(|known| known.standing != Standing::Excluded) {
                 // Its end would have been told, so it was alive then. Nobody promises that of the excluded.

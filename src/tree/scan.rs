@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::pid::Pid;
 use crate::process::Process;
-use crate::state::State;
+use crate::state::{ExitStatus, State};
 use crate::sys;
 use crate::tree::engine::{Engine, Inner};
 use crate::tree::evidence::{self, Wanted};
@@ -242,7 +242,14 @@ impl Inner {
                 return Ok(());
             }
             for member in new {
-                let Some(process) = self.open_member(key, &member)? else { continue };
+                let Some(process) = self.open_member(key, &member)? else {
+                    if self.tree(key).untracked {
+                        // Nobody else tells of its end.
+                        let ended = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
+                        self.step(key, ended, sys::monotonic());
+                    }
+                    continue;
+                };
                 match process.children() {
                     Ok(children) => self.found(key, &children)?,
                     Err(error) if error.is_gone() => {}

@@ -240,6 +240,19 @@ fn a_suspect_is_not_cleared_by_its_age_at_the_next_loss() {
     assert_eq!(table.scan(), [Output::Resynced { suspects: 1 }]);
 }
 
+/// Nothing was told since the tree began, for want of anything to tell; but a scan was made.
+#[test]
+fn a_loss_does_not_go_back_behind_what_is_known() {
+    let mut table = Table::new();
+    table.row(20, 1, 19, 80);
+    table.step(Input::Lost { since: 100 });
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![]));
+    table.step(Input::Lost { since: 70 });
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![]));
+}
+
 #[test]
 fn an_orphan_in_the_session_of_a_member_is_one() {
     // The leader is there.
