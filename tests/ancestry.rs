@@ -3,7 +3,7 @@
 mod common;
 
 use common::pid;
-use pidigree::{Process, Snapshot, ancestors_of, is_descendant, parent_of};
+use pidigree::{Process, ancestors_of, is_descendant, parent_of};
 use pidigree_testkit::{Family, chain, stage};
 
 #[test]
@@ -183,7 +183,7 @@ fn any_name_is_read_past() {
     assert!(comm.starts_with("a) R 1 (\n)"), "{comm:?}");
     for fact in [&root, &kid] {
         assert_eq!(parent_of(pid(fact.pid)).unwrap(), Some(pid(fact.ppid)));
-        let table = Snapshot::capture().unwrap();
+        let table = pidigree::Snapshot::capture().unwrap();
         assert_eq!(table.get(pid(fact.pid)).unwrap().parent, Some(pid(fact.ppid)));
         let identity = *Process::open(pid(fact.pid)).unwrap().identity();
         let oracle = procfs::process::Process::new(fact.pid as i32).unwrap().stat().unwrap().starttime;

@@ -3,7 +3,6 @@
 mod common;
 
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -88,7 +87,7 @@ fn a_watcher_that_has_reported_is_quiet_though_a_forked_child_holds_copies() {
         }
         let controlled = raw.is_some();
 
-        let (lifeline, held) = UnixStream::pair().unwrap();
+        let (lifeline, held) = std::os::unix::net::UnixStream::pair().unwrap();
         // SAFETY: the child makes system calls alone until it `_exit`s.
         let child = match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {

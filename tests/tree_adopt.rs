@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::pid;
-use pidigree::{
-    Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Signal, State, Tree, TreeEvent, TreeState,
-};
+use pidigree::{Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Tree, TreeEvent, TreeState};
 use pidigree_testkit::{DEADLINE, Family, eventually, handed_on, require};
 use trees::{PATIENCE, emptied, on, works};
 
@@ -306,7 +304,7 @@ fn a_tree_is_killed_with_its_tracker() {
     }
     left.must_go(Backend::Subreaper);
     assert!(!bystander.has_ended());
-    Process::open(pid(bystander.fact("bystander").pid)).unwrap().signal(Signal::TERM).unwrap();
+    Process::open(pid(bystander.fact("bystander").pid)).unwrap().signal(pidigree::Signal::TERM).unwrap();
 }
 
 #[cfg(target_os = "linux")] // the helper is a subreaper
@@ -338,5 +336,5 @@ fn it_is_not_killed_with_its_handle() {
     assert_eq!(child.wait().unwrap(), ExitStatus::Code(5), "who alone knows it goes on to tell");
     family.poke(kid);
     family.wait_all();
-    eventually("the helper is reaped", || (helper.state().unwrap() == State::Gone).then_some(()));
+    eventually("the helper is reaped", || (helper.state().unwrap() == pidigree::State::Gone).then_some(()));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Backend, Evidence, Identity, Pid, Process, Tree, TreeBuilder, TreeEvent};
-use pidigree_testkit::{DEADLINE, Family, alone, eventually, is_root, require};
+use pidigree_testkit::{DEADLINE, Family, alone, eventually, require};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 /// Makes of each function of a backend one test for each backend that attaches.
@@ -192,7 +192,7 @@ fn an_environment_is_evidence(backend: Backend) {
 
 #[cfg(target_os = "linux")]
 fn a_mount_namespace_is_evidence(backend: Backend) {
-    require!(is_root(), "needs root, to have mount namespaces");
+    require!(pidigree_testkit::is_root(), "needs root, to have mount namespaces");
     let family = Family::spawn(format!("unshare-mount {ORPHAN}"));
     evident(backend, &family, Evidence::MountNamespace);
 }

@@ -14,9 +14,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::pid;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pidigree::{Backend, Process, Tree};
-use pidigree_testkit::{eventually, is_root, require, stage};
+use pidigree_testkit::{eventually, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 on_every_backend!(
@@ -147,10 +146,12 @@ fn without_descriptors_it_is_a_limit_and_nothing_is_left() {
     });
 }
 
+#[cfg(target_os = "linux")] // elsewhere nix does not name that limit
 #[test]
 fn without_room_for_a_process_it_is_a_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let test = "without_room_for_a_process_it_is_a_limit";
-    require!(is_root(), "needs root, to become a user who has limits");
+    pidigree_testkit::require!(pidigree_testkit::is_root(), "needs root, to become a user who has limits");
     stage(test, &["in-ns", "mount", "--uid", "65534"], || {
         for backend in warm_up() {
             // With the thread that follows trees, and without.

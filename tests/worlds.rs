@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use common::pid;
 use pidigree::{
-    Grade, Identity, Pid, Process, Sameness, Snapshot, State, ancestors_of, capabilities, is_descendant,
-    parent_of,
+    Grade, Identity, Process, Sameness, Snapshot, State, ancestors_of, capabilities, is_descendant, parent_of,
 };
 use pidigree_testkit::{chain, fork_with_pid, idle_children, stage};
 
@@ -200,7 +199,7 @@ fn a_fork_into_a_new_namespace_looks_around_anew() {
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 // /proc still shows the old namespace, in which the numbers mean something else.
-                let ok = Pid::current() == pid(1)
+                let ok = pidigree::Pid::current() == pid(1)
                     && Snapshot::capture().is_err_and(|error| error.is_unsupported())
                     && Process::current()
                         .map_or(true, |me| me.identity().same_process(&outer) != Sameness::Same)

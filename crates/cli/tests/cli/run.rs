@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::common::{Ran, Running, command, object, pidigree};
 use nix::sys::signal::{Signal, kill};
@@ -440,7 +440,7 @@ fn it_can_be_nested() {
 #[test]
 fn signals_that_were_ignored_stay_so_and_none_is_blocked() {
     let masks = |command: &str| {
-        let mut shell = Command::new("sh");
+        let mut shell = std::process::Command::new("sh");
         let script = format!("trap '' HUP; exec {command} cat /proc/self/status");
         let ran: Ran = shell.args(["-c", &script]).output().expect("sh runs").into();
         ["SigBlk:", "SigIgn:"].map(|name| {
