@@ -3,15 +3,17 @@
 mod common;
 
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
 use common::pid;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Uid, seteuid};
+#[cfg(target_os = "linux")] // the traps of epoll and of pidfds
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    wait::{WaitStatus, waitpid},
+};
+use nix::unistd::{Uid, seteuid};
 use pidigree::{ExitStatus, Grade, Process, ProcessWatcher, Signal, State, capabilities};
 use pidigree_testkit::{DEADLINE, Family, idle_children, is_root, require, stage};
 
@@ -43,6 +45,7 @@ fn a_watcher_that_has_reported_is_quiet_though_nobody_reaps() {
     // Unreaped, every one of them; the control's descriptors are readable for ever, the watcher's is not.
     assert!(processes.iter().all(|process| process.state().unwrap() == State::Zombie));
     assert!(!readable(&watcher, PollTimeout::from(100_u8)), "a spin");
+    #[cfg(target_os = "linux")] // no descriptor elsewhere is readable for ever
     if let Some(raw) = raw_pidfd(children.pids()[0]) {
         let control = Epoll::new(EpollCreateFlags::empty()).unwrap();
         control.add(&raw, EpollEvent::new(EpollFlags::EPOLLIN, 0)).unwrap();
@@ -56,6 +59,7 @@ fn a_watcher_that_has_reported_is_quiet_though_nobody_reaps() {
 }
 
 /// `None` in a sandbox without.
+#[cfg(target_os = "linux")] // macOS has no pidfds
 fn raw_pidfd(number: u32) -> Option<std::os::fd::OwnedFd> {
     // SAFETY: two integers go in, no memory is touched.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
@@ -64,6 +68,7 @@ fn raw_pidfd(number: u32) -> Option<std::os::fd::OwnedFd> {
 }
 
 /// Closing a descriptor takes it out of epoll only when nobody has a copy. A child of fork has one of each.
+#[cfg(target_os = "linux")] // a child of fork has no copy of a kqueue
 #[test]
 fn a_watcher_that_has_reported_is_quiet_though_a_forked_child_holds_copies() {
     let name = "a_watcher_that_has_reported_is_quiet_though_a_forked_child_holds_copies";
@@ -82,16 +87,16 @@ fn a_watcher_that_has_reported_is_quiet_though_a_forked_child_holds_copies() {
         }
         let controlled = raw.is_some();
 
-        let (lifeline, held) = UnixStream::pair().unwrap();
+        let (lifeline, held) = std::os::unix::net::UnixStream::pair().unwrap();
         // SAFETY: the child makes system calls alone until it `_exit`s.
         let child = match unsafe { nix::unistd::fork() }.unwrap() {
-            ForkResult::Child => {
+            nix::unistd::ForkResult::Child => {
                 drop(held);
                 let _ = nix::unistd::read(&lifeline, &mut [0]);
                 // SAFETY: ends this process at once, without the harness's own exit handlers.
                 unsafe { libc::_exit(0) }
             }
-            ForkResult::Parent { child } => child,
+            nix::unistd::ForkResult::Parent { child } => child,
         };
         drop(raw);
 
@@ -127,7 +132,9 @@ fn the_status_of_a_child_is_told_and_left_for_its_parent() {
 
 #[test]
 fn signals_are_told_by_number_real_time_ones_too() {
-    for signal in [9, 15, 6, 34, 50] {
+    // Which only Linux has
+    let real_time = if cfg!(target_os = "linux") { &[34, 50][..] } else { &[] };
+    for signal in [&[9, 15, 6], real_time].concat() {
         let family = Family::spawn(&*format!("fork [ say kid await raise {signal} ] say root pause"));
         let kid = family.fact("kid");
         let process = Process::open(pid(kid.pid)).unwrap();

@@ -1,6 +1,7 @@
 //! Trap 16, at the very system call: the library is stepped with ptrace until it is about to look at a process, and at
 //! that moment the process ends and a stranger gets its PID, or an older parent its children. Not by chance, as in
 //! `verified_walk.rs`: every time.
+#![cfg(target_os = "linux")] // a system call is met by PTRACE_SYSCALL
 
 mod common;
 

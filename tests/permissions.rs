@@ -1,4 +1,5 @@
 //! Traps 5 and 11: denied is not gone, and hidden is not gone.
+#![cfg(target_os = "linux")] // only Linux has hidepid, and processes that are not dumpable
 
 mod common;
 

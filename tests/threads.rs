@@ -5,10 +5,15 @@ mod common;
 use std::time::Duration;
 
 use common::pid;
-use pidigree::{Process, ProcessWatcher, Sameness, Signal, State, ancestors_of, is_descendant, parent_of};
-use pidigree_testkit::{DEADLINE, Family, eventually};
+use pidigree::{Process, ProcessWatcher, Sameness, Signal, State, parent_of};
+#[cfg(target_os = "linux")] // for threads by number
+use pidigree::{ancestors_of, is_descendant};
+#[cfg(target_os = "linux")] // as above
+use pidigree_testkit::eventually;
+use pidigree_testkit::{DEADLINE, Family};
 
 /// What stat says: one letter, of the main thread only.
+#[cfg(target_os = "linux")] // there is no /proc elsewhere
 fn letter_of_main_thread(number: u32) -> char {
     procfs::process::Process::new(number as i32).unwrap().stat().unwrap().state
 }
@@ -17,6 +22,7 @@ fn letter_of_main_thread(number: u32) -> char {
 fn a_process_runs_until_its_last_thread_ends() {
     let family = Family::spawn("thread [ say worker await exit 7 ] say main thread-exit");
     let worker = family.fact("worker");
+    #[cfg(target_os = "linux")] // nothing says it elsewhere
     eventually("the main thread has ended", || (letter_of_main_thread(worker.pid) == 'Z').then_some(()));
 
     let process = Process::open(pid(worker.pid)).unwrap();
@@ -33,6 +39,7 @@ fn a_process_runs_until_its_last_thread_ends() {
     assert_eq!(process.state().unwrap(), State::Zombie);
 }
 
+#[cfg(target_os = "linux")] // elsewhere threads have no numbers like those of processes
 #[test]
 fn a_thread_id_is_not_a_process() {
     let family = Family::spawn("thread [ say one pause ] thread [ say two pause ] say main pause");
@@ -56,6 +63,7 @@ fn a_thread_id_is_not_a_process() {
     }
 }
 
+#[cfg(target_os = "linux")] // elsewhere threads have no numbers like those of processes
 #[test]
 fn from_thread_says_whose_it_is() {
     let family =
@@ -69,6 +77,7 @@ fn from_thread_says_whose_it_is() {
     assert_eq!(Process::from_thread(pid(own)).unwrap().pid(), Process::current().unwrap().pid());
 }
 
+#[cfg(target_os = "linux")] // elsewhere threads have no numbers like those of processes
 #[test]
 fn from_thread_of_an_ended_thread_is_gone() {
     let tid = std::thread::spawn(|| nix::unistd::gettid().as_raw() as u32).join().unwrap();
@@ -77,6 +86,7 @@ fn from_thread_of_an_ended_thread_is_gone() {
     assert!(error.is_gone(), "{error}");
 }
 
+#[cfg(target_os = "linux")] // elsewhere threads have no numbers like those of processes
 #[test]
 fn threads_that_come_and_go_never_give_a_wrong_owner() {
     let me = Process::current().unwrap().pid();

@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::pid;
-use pidigree::{
-    Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Signal, State, Tree, TreeEvent, TreeState,
-};
+use pidigree::{Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Tree, TreeEvent, TreeState};
 use pidigree_testkit::{DEADLINE, Family, eventually, handed_on, require};
 use trees::{PATIENCE, emptied, on, works};
 
@@ -247,9 +245,11 @@ fn a_state_of_another_world_is_foreign() {
     family.fact("root");
     let mut state = serde_json::to_value(tree.save()).unwrap();
     let token = state["root"].as_str().unwrap().to_owned();
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let other = token.replace(&boot.trim().replace('-', ""), "0123456789ab4cde8f0123456789abcd");
-    require!(other != token, "the token carries no boot");
+    let boot = tree.root().boot_id();
+    require!(boot, "the token carries no boot");
+    let boot = boot.unwrap().to_string().replace('-', "");
+    let other = token.replace(&boot, "0123456789ab4cde8f0123456789abcd");
+    assert_ne!(other, token);
     state["root"] = other.into();
     let state: TreeState = serde_json::from_value(state).unwrap();
     let error = Tree::adopt(&state).expect_err("that world is over");
@@ -283,6 +283,7 @@ fn a_cgroup_that_nobody_adopts_is_swept() {
     });
 }
 
+#[cfg(target_os = "linux")] // the helper is a subreaper
 #[test]
 fn a_tree_is_killed_with_its_tracker() {
     follow_for_ever(Backend::Subreaper, OnTrackerDeath::Kill);
@@ -303,9 +304,10 @@ fn a_tree_is_killed_with_its_tracker() {
     }
     left.must_go(Backend::Subreaper);
     assert!(!bystander.has_ended());
-    Process::open(pid(bystander.fact("bystander").pid)).unwrap().signal(Signal::TERM).unwrap();
+    Process::open(pid(bystander.fact("bystander").pid)).unwrap().signal(pidigree::Signal::TERM).unwrap();
 }
 
+#[cfg(target_os = "linux")] // the helper is a subreaper
 #[test]
 fn only_the_helper_can_kill_with_the_tracker() {
     for backend in [Backend::Cgroup, Backend::ProcConnector, Backend::Poll] {
@@ -320,6 +322,7 @@ fn only_the_helper_can_kill_with_the_tracker() {
     assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some());
 }
 
+#[cfg(target_os = "linux")] // the helper is a subreaper
 #[test]
 fn it_is_not_killed_with_its_handle() {
     let builder = Tree::builder().on_tracker_death(OnTrackerDeath::Kill);
@@ -333,5 +336,5 @@ fn it_is_not_killed_with_its_handle() {
     assert_eq!(child.wait().unwrap(), ExitStatus::Code(5), "who alone knows it goes on to tell");
     family.poke(kid);
     family.wait_all();
-    eventually("the helper is reaped", || (helper.state().unwrap() == State::Gone).then_some(()));
+    eventually("the helper is reaped", || (helper.state().unwrap() == pidigree::State::Gone).then_some(()));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Backend, Evidence, Identity, Pid, Process, Tree, TreeBuilder, TreeEvent};
-use pidigree_testkit::{DEADLINE, Family, alone, eventually, is_root, require};
+use pidigree_testkit::{DEADLINE, Family, alone, eventually, require};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 /// Makes of each function of a backend one test for each backend that attaches.
@@ -40,10 +40,12 @@ on_both_backends!(
     a_session_of_the_root_is_evidence_enough,
     a_session_is_evidence,
     an_environment_is_evidence,
-    a_mount_namespace_is_evidence,
     whoever_follows_is_no_member,
     an_ended_root_is_gone,
 );
+
+#[cfg(target_os = "linux")] // only Linux has namespaces
+on_both_backends!(a_mount_namespace_is_evidence);
 
 /// Attaches to a member that has said its name.
 fn attach(builder: &TreeBuilder, family: &Family, root: &str) -> Tree {
@@ -188,8 +190,9 @@ fn an_environment_is_evidence(backend: Backend) {
     other.wait().unwrap();
 }
 
+#[cfg(target_os = "linux")]
 fn a_mount_namespace_is_evidence(backend: Backend) {
-    require!(is_root(), "needs root, to have mount namespaces");
+    require!(pidigree_testkit::is_root(), "needs root, to have mount namespaces");
     let family = Family::spawn(format!("unshare-mount {ORPHAN}"));
     evident(backend, &family, Evidence::MountNamespace);
 }

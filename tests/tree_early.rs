@@ -7,12 +7,10 @@ mod every;
 #[path = "common/trees.rs"]
 mod trees;
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use common::pid;
-use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
 use pidigree::{Backend, Tree, TreeEvent};
 use pidigree_testkit::{Family, deny_from_now, is_root, require, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
@@ -20,11 +18,13 @@ use trees::{PATIENCE, emptied, on, spawn, works};
 on_every_backend!(
     the_root_ends_first,
     a_chain_forks_and_ends,
-    a_member_leaves_the_mount_namespace,
     a_main_thread_ends_before_the_others,
     orphans_of_ended_parents_stay,
     daemons_of_others_hold_nothing,
 );
+
+#[cfg(target_os = "linux")] // only Linux has namespaces
+on_every_backend!(a_member_leaves_the_mount_namespace);
 
 const BACKENDS: [Backend; 4] = [Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll];
 
@@ -71,6 +71,7 @@ fn a_chain_forks_and_ends(backend: Backend) {
 }
 
 /// E3.
+#[cfg(target_os = "linux")]
 fn a_member_leaves_the_mount_namespace(backend: Backend) {
     require!(is_root(), "needs root, to have mount namespaces");
     for _ in 0..rounds() {
@@ -87,6 +88,7 @@ fn a_main_thread_ends_before_the_others(backend: Backend) {
         let script = if round % 2 == 0 { leader.to_owned() } else { format!("fork [ {leader} ]") };
         let (family, tree, _child) = spawn(&on(backend), script);
         let worker = family.fact("worker");
+        #[cfg(target_os = "linux")] // nothing says it elsewhere
         pidigree_testkit::eventually("the main thread has ended", || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).ok()?;
             stat.rsplit_once(')')?.1.trim_start().starts_with('Z').then_some(())
@@ -148,6 +150,7 @@ fn a_member_cannot_be_looked_into() {
 }
 
 /// E5, as it happened: by a program with file capabilities.
+#[cfg(target_os = "linux")] // only Linux has them
 #[test]
 fn a_member_has_file_capabilities() {
     require!(is_root(), "needs root, to give capabilities to a file");
@@ -189,8 +192,11 @@ fn a_member_has_file_capabilities() {
 }
 
 /// For good, and able to look into itself.
-fn become_nobody(folder: &Path) {
+#[cfg(target_os = "linux")]
+fn become_nobody(folder: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
+
+    use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
     chown(folder, Some(uid), Some(gid)).unwrap();

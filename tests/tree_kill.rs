@@ -10,7 +10,7 @@ mod trees;
 use std::time::Duration;
 
 use common::pid;
-use pidigree::{Backend, Process, Signal, State};
+use pidigree::{Backend, Pid, Process, Signal, State};
 use pidigree_testkit::{Family, eventually};
 use trees::{PATIENCE, emptied, on, spawn};
 
@@ -90,16 +90,25 @@ fn a_stopped_member_is_killed(backend: Backend) {
     for name in ["kid", "root"] {
         let member = Process::open(pid(family.fact(name).pid)).unwrap();
         member.signal("STOP".parse().unwrap()).unwrap();
-        eventually("it has stopped", || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", member.pid())).ok()?;
-            stat.rsplit_once(')')?.1.trim_start().starts_with('T').then_some(())
-        });
+        eventually("it has stopped", || has_stopped(member.pid()).then_some(()));
     }
     tree.kill(Signal::TERM).unwrap();
     assert_eq!(tree.wait_empty(Some(Duration::from_millis(10))).unwrap(), None, "{backend}: stopped");
     assert_eq!(tree.kill(Signal::KILL).unwrap(), 2, "{backend}");
     assert_eq!(child.wait().unwrap(), pidigree::ExitStatus::Signal(9), "{backend}");
     emptied(&tree, &family);
+}
+
+#[cfg(target_os = "linux")]
+fn has_stopped(member: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{member}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
+#[cfg(not(target_os = "linux"))] // there is no /proc elsewhere
+fn has_stopped(member: Pid) -> bool {
+    let ps = std::process::Command::new("ps").args(["-o", "state=", "-p", &member.to_string()]).output();
+    ps.unwrap().stdout.trim_ascii().starts_with(b"T")
 }
 
 fn an_ended_tree_takes_no_signal(backend: Backend) {

@@ -14,9 +14,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::pid;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pidigree::{Backend, Process, Tree};
-use pidigree_testkit::{eventually, is_root, require, stage};
+use pidigree_testkit::{eventually, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 on_every_backend!(
@@ -38,14 +37,13 @@ struct Holdings {
 
 impl Holdings {
     fn now() -> Holdings {
-        let entries = |path: &str| std::fs::read_dir(path).unwrap().count();
         let me = Process::current().unwrap();
         let mark = me.identity().to_string().replace(':', ".");
         let mut cgroups = BTreeSet::new();
         find_cgroups(&PathBuf::from("/sys/fs/cgroup"), &mark, &mut cgroups);
         Holdings {
-            threads: entries("/proc/self/task"),
-            descriptors: entries("/proc/self/fd"),
+            threads: threads(),
+            descriptors: std::fs::read_dir("/dev/fd").unwrap().count(),
             children: me.children().unwrap().len(),
             cgroups,
         }
@@ -73,6 +71,18 @@ impl Holdings {
         }));
         assert!(same.is_ok(), "{backend}: {:?} is left instead of {self:?}", last.take());
     }
+}
+
+#[cfg(target_os = "linux")]
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[cfg(not(target_os = "linux"))] // there is no /proc elsewhere
+fn threads() -> usize {
+    let ps = Command::new("ps").args(["-M", "-p", &std::process::id().to_string()]).output();
+    // Below a line of titles
+    ps.unwrap().stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() - 1
 }
 
 fn find_cgroups(folder: &PathBuf, mark: &str, found: &mut BTreeSet<PathBuf>) {
@@ -136,10 +146,12 @@ fn without_descriptors_it_is_a_limit_and_nothing_is_left() {
     });
 }
 
+#[cfg(target_os = "linux")] // elsewhere nix does not name that limit
 #[test]
 fn without_room_for_a_process_it_is_a_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let test = "without_room_for_a_process_it_is_a_limit";
-    require!(is_root(), "needs root, to become a user who has limits");
+    pidigree_testkit::require!(pidigree_testkit::is_root(), "needs root, to become a user who has limits");
     stage(test, &["in-ns", "mount", "--uid", "65534"], || {
         for backend in warm_up() {
             // With the thread that follows trees, and without.
@@ -279,7 +291,6 @@ fn two_hundred_trees_live_side_by_side(backend: Backend) {
 #[test]
 fn all_trees_share_one_thread() {
     stage("all_trees_share_one_thread", &["nofile", "1000", "1000"], || {
-        let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
         let backends = warm_up();
         eventually("nothing of the first is left", || (threads() <= 2).then_some(()));
         let before = threads();

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use common::pid;
 use pidigree::{
-    Grade, Identity, Pid, Process, Sameness, Snapshot, State, ancestors_of, capabilities, is_descendant,
-    parent_of,
+    Grade, Identity, Process, Sameness, Snapshot, State, ancestors_of, capabilities, is_descendant, parent_of,
 };
 use pidigree_testkit::{chain, fork_with_pid, idle_children, stage};
 
@@ -52,6 +51,7 @@ fn a_token_of_another_boot_is_another_process() {
     assert_eq!(me.same_process(&nowhere), Sameness::Unknown, "without a boot, nothing is the same for sure");
 }
 
+#[cfg(target_os = "linux")] // where /proc says it
 #[test]
 fn the_boot_id_is_the_kernels() {
     let kernels = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
@@ -188,6 +188,7 @@ fn proc_is_of_no_use(why: &str) {
     }
 }
 
+#[cfg(target_os = "linux")] // only Linux has namespaces
 #[test]
 fn a_fork_into_a_new_namespace_looks_around_anew() {
     let name = "a_fork_into_a_new_namespace_looks_around_anew";
@@ -198,7 +199,7 @@ fn a_fork_into_a_new_namespace_looks_around_anew() {
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 // /proc still shows the old namespace, in which the numbers mean something else.
-                let ok = Pid::current() == pid(1)
+                let ok = pidigree::Pid::current() == pid(1)
                     && Snapshot::capture().is_err_and(|error| error.is_unsupported())
                     && Process::current()
                         .map_or(true, |me| me.identity().same_process(&outer) != Sameness::Same)

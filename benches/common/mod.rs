@@ -1,5 +1,6 @@
 //! What the benchmarks share: the judge, the floor and the peers.
 
+#[cfg(target_os = "linux")] // the system calls are Linux's
 pub(crate) mod floor;
 pub(crate) mod judge;
 pub(crate) mod peers;

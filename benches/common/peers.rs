@@ -3,12 +3,14 @@
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Racy: whoever has the PID when `stat` is opened.
+#[cfg(target_os = "linux")] // procfs is
 pub(crate) fn procfs_parent(pid: u32) -> u32 {
     let process = procfs::process::Process::new(pid as i32).expect("a live process");
     process.stat().expect("a live process").ppid as u32
 }
 
 /// Racy: nothing ties a link to the next.
+#[cfg(target_os = "linux")] // as above
 pub(crate) fn procfs_is_descendant(pid: u32, root: u32) -> bool {
     climb(pid, root, procfs_parent)
 }
@@ -37,6 +39,7 @@ fn climb(mut pid: u32, root: u32, mut parent: impl FnMut(u32) -> u32) -> bool {
     }
 }
 
+#[cfg(target_os = "linux")] // as above
 pub(crate) fn procfs_table() -> Vec<(i32, i32)> {
     procfs::process::all_processes()
         .expect("a readable /proc")

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::script::{self, Script};
 use crate::stage::Copies;
-use crate::sys::{self, Pidfd};
+use crate::sys::{self, Pinned};
 use crate::{DEADLINE, binary};
 
 /// How long members may take to end by themselves once the lifeline is closed.
@@ -35,7 +35,7 @@ pub struct Fact {
 ///
 /// Every member holds the reading end of a pipe whose writing end is here alone, and ends when this closes it. Dropping
 /// the family does that, waits until every member has ended, kills those that have not (only those that said a fact, through
-/// the pidfds that came with it), and reaps its children.
+/// the pins that came with it), and reaps its children.
 ///
 /// # Example
 ///
@@ -122,7 +122,7 @@ impl FamilyBuilder {
         }
         let alone = alone();
         let (channel, stdout) = sys::channel().expect("a socket");
-        let (stdin, lifeline) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
+        let (stdin, lifeline) = sys::pipe().expect("a pipe");
         command.args(&words).stdin(stdin).stdout(stdout);
         if let Some(uid) = self.uid {
             use std::os::unix::process::CommandExt;
@@ -238,7 +238,7 @@ impl Family {
 
     /// Sends a signal to a member that has said a fact.
     ///
-    /// In a sandbox that denies pidfds it goes by number: a member that waits for it is alive.
+    /// In a sandbox that denies pidfds, it goes by number: a member that waits for it is alive.
     ///
     /// # Panics
     ///
@@ -250,7 +250,7 @@ impl Family {
             sys::kill(pid as i32, signal)
         };
         let sent = match facts.members.get(&pid) {
-            Some(Some(pidfd)) => match pidfd.signal(signal) {
+            Some(Some(pinned)) => match pinned.signal(signal) {
                 Err(error) if sys::is_denied(&error) => by_number(),
                 sent => sent,
             },
@@ -267,20 +267,11 @@ impl Family {
     /// When there is no such member, or it has not ended within [`DEADLINE`].
     pub fn wait_ended(&self, pid: u32) {
         if matches!(self.lock().members.get(&pid), Some(None)) {
-            // Where pidfds are denied there is only /proc, which says `Z` for a while; and of a main thread that has
-            // ended before the others, too.
-            return crate::eventually("a member has ended", || {
-                let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-                if threads > 1 {
-                    return None;
-                }
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-                (!matches!(state, Some('R' | 'S' | 'D' | 'T' | 't' | 'I'))).then_some(())
-            });
+            // Where pidfds are denied
+            return crate::eventually("a member has ended", || sys::looks_ended(pid).then_some(()));
         }
-        let ended = self.pidfd(pid).wait_ended(DEADLINE);
-        assert!(ended.expect("a pidfd can be polled"), "{pid} has not ended within {DEADLINE:?}");
+        let ended = self.pinned(pid).wait_ended(DEADLINE);
+        assert!(ended.expect("a pin can be polled"), "{pid} has not ended within {DEADLINE:?}");
     }
 
     /// Waits until a member that has said a fact has ended and been reaped: its PID is free.
@@ -289,8 +280,8 @@ impl Family {
     ///
     /// When there is no such member, or it has not been reaped within [`DEADLINE`].
     pub fn wait_gone(&self, pid: u32) {
-        let gone = self.pidfd(pid).wait_reaped(DEADLINE);
-        assert!(gone.expect("a pidfd can be polled"), "{pid} has not been reaped within {DEADLINE:?}");
+        let gone = self.pinned(pid).wait_reaped(DEADLINE);
+        assert!(gone.expect("a pin can be polled"), "{pid} has not been reaped within {DEADLINE:?}");
     }
 
     /// Closes the lifeline, and does not wait: every member is about to end with code 0.
@@ -323,10 +314,10 @@ impl Family {
     }
 
     /// A copy, since nobody should wait under the lock, which others may want.
-    fn pidfd(&self, pid: u32) -> Pidfd {
+    fn pinned(&self, pid: u32) -> Pinned {
         match self.lock().members.get(&pid) {
-            Some(Some(pidfd)) => pidfd.try_clone().expect("a descriptor can be duplicated"),
-            Some(None) => panic!("member {pid} could not send a pidfd: is that denied here?"),
+            Some(Some(pinned)) => pinned.try_clone().expect("a descriptor can be duplicated"),
+            Some(None) => panic!("member {pid} could not be pinned: is that denied here?"),
             None => panic!("{pid} {UNHEARD}"),
         }
     }
@@ -348,7 +339,7 @@ impl Drop for Family {
             all_ended = facts.read_to_end(GRACE);
         }
         if let Some(root) = &mut self.root {
-            let ended = || Pidfd::open(root.id()).is_ok_and(|root| root.wait_ended(GRACE).unwrap_or(false));
+            let ended = || Pinned::open(root.id()).is_ok_and(|root| root.wait_ended(GRACE).unwrap_or(false));
             if all_ended || ended() {
                 let _ = root.wait();
             }
@@ -356,10 +347,10 @@ impl Drop for Family {
         // Siblings of the root (clone-parent) are children of ours as well, unless they are somebody else's to wait for. Where all descriptors are closed, the
         // end is a moment away.
         let ours = self.root.iter().flat_map(|_| facts.members.values().flatten());
-        for pidfd in ours {
-            let ended = all_ended && pidfd.wait_ended(GRACE).unwrap_or(false);
+        for pinned in ours {
+            let ended = all_ended && pinned.wait_ended(GRACE).unwrap_or(false);
             if ended {
-                pidfd.try_reap();
+                pinned.try_reap();
             }
         }
         if !all_ended {
@@ -383,8 +374,8 @@ struct Facts {
     channel: OwnedFd,
     unread: Vec<u8>,
     seen: Vec<Fact>,
-    /// Who spoke, by the PIDs they know themselves by; without a pidfd where that is denied them.
-    members: HashMap<u32, Option<Pidfd>>,
+    /// Who spoke, by the PIDs they know themselves by; without a pin where that is denied them.
+    members: HashMap<u32, Option<Pinned>>,
     inner_pids: bool,
     ended: bool,
 }
@@ -398,7 +389,7 @@ impl Facts {
         }
         let mut buffer = [0; 4096];
         let heard = sys::hear(self.channel.as_fd(), &mut buffer);
-        let (read, mut pidfd) = heard.expect("a socket can be read");
+        let (read, mut pinned) = heard.expect("a socket can be read");
         self.ended = read == 0;
         self.unread.extend_from_slice(&buffer[..read]);
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -409,8 +400,8 @@ impl Facts {
                 eprintln!("pidigree-testkit: not a fact: {line}");
                 continue;
             };
-            let pidfd = if self.unread.is_empty() { pidfd.take() } else { None };
-            self.pin(fact.pid, pidfd);
+            let pinned = if self.unread.is_empty() { pinned.take() } else { None };
+            self.pin(fact.pid, pinned.or_else(|| sys::pin_speaker(fact.pid)));
             self.seen.push(fact);
         }
         true
@@ -427,17 +418,17 @@ impl Facts {
     }
 
     fn signal_all(&self, signal: i32) {
-        for pidfd in self.members.values().flatten() {
-            let _ = pidfd.signal(signal);
+        for pinned in self.members.values().flatten() {
+            let _ = pinned.signal(signal);
         }
     }
 
     /// The PID may have been another member's before.
-    fn pin(&mut self, pid: u32, pidfd: Option<Pidfd>) {
+    fn pin(&mut self, pid: u32, pinned: Option<Pinned>) {
         let member = self.members.entry(pid).or_default();
-        let alive = |pidfd: &Pidfd| !pidfd.wait_ended(Duration::ZERO).unwrap_or(false);
+        let alive = |pinned: &Pinned| !pinned.wait_ended(Duration::ZERO).unwrap_or(false);
         if !member.as_ref().is_some_and(alive) {
-            *member = pidfd;
+            *member = pinned;
         }
     }
 

@@ -3,8 +3,6 @@
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::OFlag;
-
 use crate::sys;
 
 /// Direct children that do nothing; see [`idle_children`]. Dropping this kills and reaps them all.
@@ -26,7 +24,7 @@ pub struct IdleChildren {
 /// When the kernel refuses to fork.
 #[must_use]
 pub fn idle_children(count: usize) -> IdleChildren {
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    let (read, write) = sys::pipe().expect("a pipe");
     let (pids, reaped) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let mut children = IdleChildren { pids, reaped, _lifeline: write };
     for index in 0..count {
@@ -102,8 +100,8 @@ pub struct Chain {
 #[must_use]
 pub fn chain(depth: usize) -> Chain {
     assert!(depth > 0, "a chain has at least one process");
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
-    let (report, reported) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    let (read, write) = sys::pipe().expect("a pipe");
+    let (report, reported) = sys::pipe().expect("a pipe");
     let root = sys::spawn_chain(depth, read.as_fd(), reported.as_fd()).expect("a child");
     drop(reported);
     let mut chain = Chain { pids: Vec::with_capacity(depth), root, lifeline: Some(write) };

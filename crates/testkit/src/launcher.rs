@@ -5,13 +5,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
 
-use nix::mount::MsFlags;
-use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, setrlimit};
 
-use crate::sys::{self, Fork};
+use crate::sys;
 
 /// The exit code when the world cannot be made.
 pub(crate) const CANNOT: u8 = 125;
@@ -30,8 +27,8 @@ pub(crate) fn launch(words: &[String]) -> ExitCode {
     let (args, command) = (&rest[..dashes], &rest[dashes + 1..]);
     let outcome = match (mode.as_str(), args) {
         _ if command.is_empty() => Err("the command is missing".to_owned()),
-        ("in-ns", [flags, options @ ..]) => World::parse(flags, options).and_then(|world| world.run(command)),
-        ("deny", [errno, calls]) => deny(errno, calls, false).map(|()| become_command(command)),
+        ("in-ns", [flags, options @ ..]) => sys::in_namespaces(flags, options, || become_command(command)),
+        ("deny", [errno, calls]) => sys::deny(errno, calls, false).map(|()| become_command(command)),
         ("hand-on", [program, words @ ..]) => Err(hand_on(program, words, command)),
         ("nofile", [soft, hard]) => limit_files(soft, hard).map(|()| become_command(command)),
         _ => Err("wrong arguments; see --help".to_owned()),
@@ -72,18 +69,7 @@ fn become_command(command: &[String]) -> ExitCode {
 ///
 /// When there is no such call or error, or the kernel refuses the filter.
 pub fn deny_from_now(errno: &str, calls: &str) {
-    deny(errno, calls, true).unwrap_or_else(|why| panic!("deny {errno} {calls}: {why}"));
-}
-
-fn deny(errno: &str, calls: &str, in_every_thread: bool) -> Result<(), String> {
-    let named = sys::ERRNO_NAMES.iter().find(|(name, _)| *name == errno).map(|(_, number)| *number);
-    let number =
-        named.or_else(|| errno.parse().ok()).ok_or_else(|| format!("no error is called `{errno}`"))?;
-    let clauses = calls
-        .split(',')
-        .map(|name| sys::call_named(name).ok_or_else(|| format!("no known system call is called `{name}`")))
-        .collect::<Result<Vec<_>, _>>()?;
-    sys::install_filter(&clauses, number, in_every_thread).map_err(because("seccomp"))
+    sys::deny(errno, calls, true).unwrap_or_else(|why| panic!("deny {errno} {calls}: {why}"));
 }
 
 const HANDED_ON: &str = "PIDIGREE_HANDED_ON";
@@ -119,214 +105,4 @@ pub fn handed_on() -> Option<Command> {
 fn limit_files(soft: &str, hard: &str) -> Result<(), String> {
     let number = |word: &str| word.parse().map_err(because::<std::num::ParseIntError>(word));
     setrlimit(Resource::RLIMIT_NOFILE, number(soft)?, number(hard)?).map_err(because("setrlimit"))
-}
-
-/// What `/proc` shall be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Proc {
-    Fresh,
-    Outer,
-    Empty,
-}
-
-/// What `in-ns` shall make.
-#[derive(Debug)]
-struct World {
-    spaces: CloneFlags,
-    proc: Proc,
-    pid_max: Option<u32>,
-    time_offset: Option<i64>,
-    hidepid: Option<u32>,
-    uid: Option<u32>,
-}
-
-impl World {
-    fn parse(flags: &str, options: &[String]) -> Result<World, String> {
-        let mut spaces = CloneFlags::empty();
-        for flag in flags.split(',') {
-            spaces |= match flag {
-                "pid" => CloneFlags::CLONE_NEWPID,
-                "mount" => CloneFlags::CLONE_NEWNS,
-                "time" => sys::NEW_TIME,
-                "user" => CloneFlags::CLONE_NEWUSER,
-                "net" => CloneFlags::CLONE_NEWNET,
-                _ => return Err(format!("no namespace is called `{flag}`")),
-            };
-        }
-        let mut world =
-            World { spaces, proc: Proc::Fresh, pid_max: None, time_offset: None, hidepid: None, uid: None };
-        let mut options = options.iter();
-        while let Some(option) = options.next() {
-            let mut number = || -> Result<i64, String> {
-                let word = options.next().ok_or_else(|| format!("{option} needs a number"))?;
-                word.parse().map_err(|_| format!("{option} needs a number, not `{word}`"))
-            };
-            match option.as_str() {
-                "--pid-max" => world.pid_max = Some(number()? as u32),
-                "--time-offset" => world.time_offset = Some(number()?),
-                "--hidepid" => world.hidepid = Some(number()? as u32),
-                "--uid" => world.uid = Some(number()? as u32),
-                "--no-proc" => world.proc = Proc::Outer,
-                "--empty-proc" => world.proc = Proc::Empty,
-                _ => return Err(format!("no option is called `{option}`")),
-            }
-        }
-        world.check()?;
-        Ok(world)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let has = |space| self.spaces.contains(space);
-        for (wrong, why) in [
-            (self.pid_max.is_some() && !has(CloneFlags::CLONE_NEWPID), "--pid-max needs pid"),
-            (self.time_offset.is_some() && !has(sys::NEW_TIME), "--time-offset needs time"),
-            (self.hidepid.is_some() && !has(CloneFlags::CLONE_NEWNS), "--hidepid needs mount"),
-            (self.hidepid.is_some() && self.proc != Proc::Fresh, "--hidepid needs a fresh /proc"),
-            (self.proc == Proc::Empty && !has(CloneFlags::CLONE_NEWNS), "--empty-proc needs mount"),
-            (
-                has(CloneFlags::CLONE_NEWPID) && !has(CloneFlags::CLONE_NEWNS) && self.proc == Proc::Fresh,
-                "pid needs mount for a fresh /proc, or --no-proc",
-            ),
-        ] {
-            if wrong {
-                return Err(why.to_owned());
-            }
-        }
-        // Before 6.14 the file is the whole machine's. No probe could tell without changing it, so the version must.
-        if self.pid_max.is_some() && kernel_version() < (6, 14) {
-            return Err("kernel.pid_max belongs to a PID namespace only since Linux 6.14".to_owned());
-        }
-        Ok(())
-    }
-
-    /// This process stays outside and waits; a child of it enters.
-    fn run(&self, command: &[String]) -> Result<ExitCode, String> {
-        if self.spaces.contains(CloneFlags::CLONE_NEWUSER) {
-            enter_user_namespace()?;
-        }
-        nix::sched::unshare(self.spaces - CloneFlags::CLONE_NEWUSER).map_err(because("unshare"))?;
-        if let Some(seconds) = self.time_offset {
-            // Only before the first process is in it
-            write("/proc/self/timens_offsets", &format!("boottime {seconds} 0"))?;
-        }
-        let (watch, held) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(because("pipe"))?;
-        match sys::fork().map_err(because("fork"))? {
-            Fork::Parent(inner) => {
-                drop(watch);
-                let code = wait_for(inner);
-                drop(held);
-                sys::exit_now(code)
-            }
-            Fork::Child => {
-                drop(held);
-                sys::die_with_parent().map_err(because("prctl"))?;
-                // It may have ended before the kernel was told
-                if sys::wait_readable(&[watch.as_fd()], Some(Duration::ZERO)).map_err(because("poll"))? {
-                    sys::exit_now(i32::from(CANNOT));
-                }
-                self.enter(command)
-            }
-        }
-    }
-
-    /// Inside: the first process of the PID namespace if there is one, else the one that becomes the command.
-    fn enter(&self, command: &[String]) -> Result<ExitCode, String> {
-        // While a /proc is still there, whatever it shows: the file is of the namespace of the process that writes
-        if let Some(pid_max) = self.pid_max {
-            write("/proc/sys/kernel/pid_max", &pid_max.to_string())?;
-        }
-        if self.spaces.contains(CloneFlags::CLONE_NEWNS) {
-            self.mount_proc()?;
-        }
-        if self.spaces.contains(CloneFlags::CLONE_NEWPID) {
-            match sys::fork().map_err(because("fork"))? {
-                Fork::Parent(inner) => sys::exit_now(wait_for(inner)),
-                Fork::Child => {}
-            }
-        }
-        if let Some(uid) = self.uid {
-            sys::become_user(uid).map_err(because("setuid"))?;
-            // Forgotten by the kernel when the user changes
-            sys::die_with_parent().map_err(because("prctl"))?;
-        }
-        Ok(become_command(command))
-    }
-
-    fn mount_proc(&self) -> Result<(), String> {
-        const NONE: Option<&str> = None;
-        nix::mount::mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-            .map_err(because("make / private"))?;
-        let hidepid = self.hidepid.map(|level| format!("hidepid={level}"));
-        let kind = match self.proc {
-            Proc::Empty => "tmpfs",
-            Proc::Fresh if self.spaces.contains(CloneFlags::CLONE_NEWPID) || hidepid.is_some() => "proc",
-            Proc::Fresh | Proc::Outer => return Ok(()),
-        };
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        nix::mount::mount(Some(kind), "/proc", Some(kind), flags, hidepid.as_deref())
-            .map_err(because("mount /proc"))
-    }
-}
-
-/// Reaps everything until `child` has ended, and tells how.
-fn wait_for(child: i32) -> i32 {
-    loop {
-        match sys::reap(-1) {
-            Ok((pid, status)) if pid == child => return status.shell_code(),
-            Ok(_) => {}
-            Err(_) => return i32::from(CANNOT),
-        }
-    }
-}
-
-/// Every user that exists outside exists inside, if we may say so; else we alone, as root.
-fn enter_user_namespace() -> Result<(), String> {
-    if !crate::is_root() {
-        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-        nix::sched::unshare(CloneFlags::CLONE_NEWUSER).map_err(because("unshare user"))?;
-        write("/proc/self/setgroups", "deny")?;
-        write("/proc/self/uid_map", &format!("0 {uid} 1"))?;
-        return write("/proc/self/gid_map", &format!("0 {gid} 1"));
-    }
-    // Only a process outside may map more than one user
-    let subject = sys::own_pid();
-    let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(because("pipe"))?;
-    match sys::fork().map_err(because("fork"))? {
-        Fork::Child => {
-            drop(tell);
-            let entered = nix::unistd::read(&told, &mut [0]) == Ok(1);
-            let mapped = entered && ["uid_map", "gid_map"].iter().all(|map| copy_map(map, subject).is_ok());
-            sys::exit_now(i32::from(!mapped))
-        }
-        Fork::Parent(helper) => {
-            nix::sched::unshare(CloneFlags::CLONE_NEWUSER).map_err(because("unshare user"))?;
-            nix::unistd::write(&tell, b"!").map_err(because("pipe"))?;
-            match sys::reap(helper) {
-                Ok((_, status)) if status.shell_code() == 0 => Ok(()),
-                _ => Err("the users cannot be mapped".to_owned()),
-            }
-        }
-    }
-}
-
-/// Our own map names what exists here: map each of it to itself.
-fn copy_map(map: &str, subject: i32) -> io::Result<()> {
-    let own = std::fs::read_to_string(format!("/proc/self/{map}"))?;
-    let mut same = String::new();
-    for line in own.lines() {
-        if let [inside, _, count] = line.split_whitespace().collect::<Vec<_>>()[..] {
-            same += &format!("{inside} {inside} {count}\n");
-        }
-    }
-    std::fs::write(format!("/proc/{subject}/{map}"), same)
-}
-
-fn write(path: &str, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(because(path))
-}
-
-fn kernel_version() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::script::{Hops, Op};
-use crate::sys::{self, Fork, Pidfd};
+use crate::sys::{self, Fork, Pinned};
 
 /// Runs a script as the main thread of this process, which ends with it.
 pub(crate) fn run_process(ops: &[Op]) -> ExitCode {
@@ -78,9 +78,7 @@ impl Runner {
                     sys::exit_now(0);
                 }
             }
-            Op::UnshareMount => {
-                must("unshare-mount", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS))
-            }
+            Op::UnshareMount => must("unshare-mount", sys::unshare_mount()),
             Op::Subreaper => must("subreaper", sys::become_subreaper()),
             Op::Undumpable => must("undumpable", sys::become_undumpable()),
             Op::Name(name) => must("name", sys::name_thread(name)),
@@ -125,7 +123,7 @@ impl Runner {
 
     fn wait_orphaned(&self) {
         while sys::parent_pid() == self.parent {
-            let parent = match Pidfd::open(self.parent as u32) {
+            let parent = match Pinned::open(self.parent as u32) {
                 Ok(parent) => parent,
                 // It ends just now
                 Err(_) => continue,
@@ -134,7 +132,8 @@ impl Runner {
             if sys::parent_pid() != self.parent {
                 return;
             }
-            // Children are handed on before the pidfd becomes ready; a thread's children may stay in the process
+            // Children are handed on before the pidfd becomes ready (soon after a kqueue does); a thread's children may
+            // stay in the process
             if must("orphaned", sys::lifeline_ended(Some(std::os::fd::AsFd::as_fd(&parent)), None)) {
                 sys::exit_now(0);
             }
@@ -265,7 +264,7 @@ fn exec_self(words: &[&str]) -> io::Error {
 }
 
 fn pipe() -> io::Result<(File, File)> {
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (read, write) = sys::pipe()?;
     Ok((read.into(), write.into()))
 }
 

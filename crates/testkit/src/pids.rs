@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 
 use crate::sys;
 
@@ -27,10 +26,11 @@ pub struct ForcedChild {
 ///
 /// # Errors
 ///
-/// `EEXIST` when a process, a zombie, a process group or a session still has that PID; `EPERM` without the privilege.
+/// `EEXIST` when a process, a zombie, a process group or a session still has that PID; `EPERM` without the privilege;
+/// [`Unsupported`](io::ErrorKind::Unsupported) elsewhere than on Linux.
 pub fn fork_with_pid(pid: u32) -> io::Result<ForcedChild> {
     let wanted = i32::try_from(pid).map_err(|_| io::Error::from(Errno::EINVAL))?;
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let (read, write) = sys::pipe()?;
     let forced = match sys::spawn_idle_as(wanted, read.as_fd()) {
         Err(error) if matches!(error.raw_os_error(), Some(sys::ENOSYS | sys::EPERM)) => {
             spawn_after(wanted, read.as_fd())

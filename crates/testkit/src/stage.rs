@@ -102,7 +102,7 @@ pub fn stage(test: &str, launch: &[&str], body: impl FnOnce()) {
 
 /// Runs the command to its end; everything that it and its children printed.
 fn run(mut command: Command) -> (Option<i32>, String) {
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
+    let (read, write) = sys::pipe().expect("a pipe");
     command.stdout(write.try_clone().expect("a descriptor")).stderr(write);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     // It holds the write end that the child has

@@ -1,17 +1,14 @@
-//! Every operation of the script does what `--help` says, as `/proc` and wait statuses see it.
+//! Every operation of the script does what `--help` says, as the system and wait statuses see it.
 
+mod common;
+
+#[cfg(target_os = "linux")] // for what only /proc says
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use common::stat;
 use pidigree_testkit::{Fact, Family, binary, eventually, is_root, require};
-
-/// Field `index` of /proc/PID/stat, as proc_pid_stat(5) counts them: 3 is the state, 4 the parent, 6 the session.
-fn stat(pid: u32, index: usize) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after = &stat[stat.rfind(')')? + 2..];
-    after.split(' ').nth(index - 3).map(str::to_owned)
-}
 
 fn ppid(pid: u32) -> u32 {
     stat(pid, 4).and_then(|ppid| ppid.parse().ok()).unwrap_or_else(|| panic!("{pid} has ended"))
@@ -48,7 +45,7 @@ fn a_family_ends_with_its_guard() {
 fn a_stopped_member_ends_too() {
     let family = Family::spawn("say root pause");
     let root = family.fact("root").pid;
-    family.signal(root, 19);
+    family.signal(root, libc::SIGSTOP);
     drop(family);
     assert_eq!(stat(root, 3), None);
 }
@@ -56,7 +53,8 @@ fn a_stopped_member_ends_too() {
 #[test]
 fn a_stuck_member_is_killed_in_the_end() {
     // Continued from the first stop, it goes to the second
-    let family = Family::spawn("fork [ say kid raise 19 raise 19 pause ] pause");
+    let stop = libc::SIGSTOP;
+    let family = Family::spawn(format!("fork [ say kid raise {stop} raise {stop} pause ] pause"));
     let (kid, root) = (family.fact("kid").pid, family.root_pid());
     drop(family);
     assert_ne!(stat(kid, 4), Some(root.to_string()));
@@ -80,8 +78,11 @@ fn exit_raise_and_the_end_of_the_script_give_the_status() {
     assert_eq!(exit_code("exit 41 exit 42"), Some(41));
     assert_eq!(exit_code("fork [ raise 9 ] reap exit 3"), Some(3));
     assert_eq!(exit_code("reap"), Some(70), "a script that cannot be carried out says so");
-    // 10 is blocked for await, 11 has Rust's own handler, 13 is ignored by Rust, 35 is a realtime signal
-    for signal in [9, 15, 10, 11, 13, 35] {
+    // Only Linux has realtime signals
+    let realtime = if cfg!(target_os = "linux") { Some(35) } else { None };
+    // SIGUSR1 is blocked for await, SIGSEGV has Rust's own handler, SIGPIPE is ignored by Rust
+    let signals = [libc::SIGKILL, libc::SIGTERM, libc::SIGUSR1, libc::SIGSEGV, libc::SIGPIPE];
+    for signal in signals.into_iter().chain(realtime) {
         let mut family = Family::spawn(format!("raise {signal} pause"));
         let status = family.child().wait().expect("a child can be waited for");
         assert_eq!((status.signal(), status.core_dumped()), (Some(signal), false));
@@ -134,14 +135,19 @@ fn threads_share_the_process() {
     let (main, thread, kid) = (family.fact("main"), family.fact("t"), family.fact("kid"));
     assert_eq!((thread.pid, thread.ppid), (main.pid, main.ppid));
     assert_ne!(thread.tid, main.tid);
-    assert!(fs::exists(format!("/proc/{}/task/{}", main.pid, thread.tid)).expect("/proc can be read"));
     assert_eq!((kid.ppid, kid.tid), (main.pid, kid.pid));
-    let children = fs::read_to_string(format!("/proc/{}/task/{}/children", main.pid, thread.tid));
-    if let Ok(children) = children {
-        assert_eq!(children.trim(), kid.pid.to_string());
+    // Nothing but /proc lists threads
+    #[cfg(target_os = "linux")]
+    {
+        assert!(fs::exists(format!("/proc/{}/task/{}", main.pid, thread.tid)).expect("/proc can be read"));
+        let children = fs::read_to_string(format!("/proc/{}/task/{}/children", main.pid, thread.tid));
+        if let Ok(children) = children {
+            assert_eq!(children.trim(), kid.pid.to_string());
+        }
     }
 }
 
+#[cfg(target_os = "linux")] // nothing but /proc lists threads
 #[test]
 fn a_thread_that_runs_out_ends_alone() {
     let family = Family::spawn("thread [ say t ] say main pause");
@@ -155,6 +161,8 @@ fn a_thread_that_runs_out_ends_alone() {
 fn thread_exit_in_the_main_thread_leaves_the_others_alive() {
     let mut family = Family::spawn("thread [ say t await say still await exit 7 ] thread-exit");
     let thread = family.fact("t");
+    // Elsewhere no process is shown as its main thread
+    #[cfg(target_os = "linux")]
     eventually("the main thread ends", || (stat(thread.pid, 3)? == "Z").then_some(()));
     assert!(family.child().try_wait().expect("a child can be waited for").is_none());
     family.poke(thread.pid);
@@ -191,6 +199,7 @@ fn orphaned_waits_for_the_parents_end() {
     assert_eq!(ppid(kid.pid), kid.ppid);
 }
 
+#[cfg(target_os = "linux")] // macOS has no subreapers
 #[test]
 fn a_subreaper_adopts_orphans_and_daemons() {
     let family =
@@ -202,6 +211,7 @@ fn a_subreaper_adopts_orphans_and_daemons() {
     assert_ne!(daemon.sid, orphan.sid);
 }
 
+#[cfg(target_os = "linux")] // macOS has no CLONE_PARENT
 #[test]
 fn clone_parent_makes_a_sibling() {
     let family = Family::spawn("fork [ say elder clone-parent [ say younger pause ] pause ] say root pause");
@@ -215,6 +225,7 @@ fn clone_parent_makes_a_sibling() {
     assert_ne!(stat(sibling.pid, 4), Some(std::process::id().to_string()));
 }
 
+#[cfg(target_os = "linux")] // macOS has no dumpable flag
 #[test]
 fn setsid_name_and_undumpable_change_what_proc_says() {
     let family =
@@ -236,6 +247,7 @@ fn setsid_name_and_undumpable_change_what_proc_says() {
     );
 }
 
+#[cfg(target_os = "linux")] // it is /proc that says all ids
 #[test]
 fn setuid_drops_everything() {
     require!(is_root(), "needs root");
@@ -252,12 +264,17 @@ fn a_family_starts_as_another_user() {
     require!(is_root(), "needs root");
     let family = Family::builder().uid(65534).spawn("fork [ say kid await say poked pause ] pause");
     let kid = family.fact("kid").pid;
-    let status = fs::read_to_string(format!("/proc/{kid}/status")).expect("a status");
-    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    // It is /proc that says all ids
+    #[cfg(target_os = "linux")]
+    {
+        let status = fs::read_to_string(format!("/proc/{kid}/status")).expect("a status");
+        assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    }
     family.poke(kid);
     let _ = family.fact("poked");
 }
 
+#[cfg(target_os = "linux")] // macOS has no subreapers
 #[test]
 fn hopper_hands_on_through_its_generations() {
     let mut family =
@@ -266,6 +283,10 @@ fn hopper_hands_on_through_its_generations() {
     assert_ne!(last.sid, first.sid, "the 49th generation called setsid");
     assert_ne!(last.sid, last.pid, "the 50th did not");
     assert!(family.child().try_wait().expect("a child can be waited for").is_none());
+}
+
+#[test]
+fn a_hopper_goes_on_without_the_root_and_ends_with_the_lifeline() {
     // Without a fork around it, the root itself is the first to go
     let mut family = Family::spawn("hopper 3 say last orphaned say alone pause");
     assert_ne!(family.fact("last").pid, family.root_pid());
@@ -277,6 +298,7 @@ fn hopper_hands_on_through_its_generations() {
     family.wait_all();
 }
 
+#[cfg(target_os = "linux")] // macOS has no subreapers
 #[test]
 fn hopper_forks_twice_and_holds_if_told_to() {
     let family = Family::spawn(
@@ -309,8 +331,12 @@ fn spawn_starts_a_child_with_an_image_of_its_own() {
     );
     let (kid, root) = (family.fact("kid"), family.fact("root"));
     assert_eq!(ppid(kid.pid), root.pid);
-    let words = fs::read(format!("/proc/{}/cmdline", kid.pid)).expect("it runs");
-    assert!(words.ends_with(b"\0name\0kid\0say\0kid\0pause\0"), "{words:?}");
+    // It is /proc that tells words apart
+    #[cfg(target_os = "linux")]
+    {
+        let words = fs::read(format!("/proc/{}/cmdline", kid.pid)).expect("it runs");
+        assert!(words.ends_with(b"\0name\0kid\0say\0kid\0pause\0"), "{words:?}");
+    }
 }
 
 #[test]
@@ -325,6 +351,7 @@ fn a_blocked_signal_is_taken() {
     assert_eq!(family.child().wait().expect("a child can be waited for").code(), Some(0));
 }
 
+#[cfg(target_os = "linux")] // macOS has no namespaces
 #[test]
 fn unshare_mount_leaves_the_mount_namespace() {
     require!(is_root(), "needs root, to have mount namespaces");
@@ -341,8 +368,12 @@ fn a_family_is_started_as_the_test_likes() {
     });
     let root = family.fact("root").pid;
     assert_eq!(root, child.id());
-    let environment = fs::read(format!("/proc/{root}/environ")).expect("it lives");
-    assert!(environment.windows(17).any(|window| window == b"PIDIGREE_HERE=yes"));
+    // It is /proc that shows environments
+    #[cfg(target_os = "linux")]
+    {
+        let environment = fs::read(format!("/proc/{root}/environ")).expect("it lives");
+        assert!(environment.windows(17).any(|window| window == b"PIDIGREE_HERE=yes"));
+    }
     assert!(!family.has_ended());
     family.poke(root);
     family.wait_all();
@@ -351,6 +382,7 @@ fn a_family_is_started_as_the_test_likes() {
     assert_eq!(child.wait().expect("left to the test").code(), Some(3));
 }
 
+#[cfg(target_os = "linux")] // nothing but /proc counts forks
 #[test]
 fn storm_forks_and_reaps() {
     let forks = || {
@@ -364,6 +396,10 @@ fn storm_forks_and_reaps() {
     assert!(forks() - before >= 500);
     let children = fs::read_to_string(format!("/proc/{root}/task/{root}/children"));
     assert_eq!(children.unwrap_or_default(), "");
+}
+
+#[test]
+fn a_storm_for_ever_ends_with_the_lifeline() {
     let family = Family::spawn("say begin storm 0");
     let _ = family.fact("begin");
     family.end();

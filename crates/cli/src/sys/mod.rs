@@ -41,5 +41,6 @@ pub(crate) enum Sender {
     /// The kernel: of those that are caught here, the terminal's, for all of its foreground group.
     Terminal,
     /// A process; `None` for one that this PID namespace does not see.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is caught there yet"))]
     Process(Option<Pid>),
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::common::{Ran, Running, command, object, pidigree};
 use nix::sys::signal::{Signal, kill};
@@ -380,6 +380,7 @@ fn what_is_left_is_asked_and_then_left_alone() {
     kill(pid, Signal::SIGKILL).expect("it was left running");
 }
 
+#[cfg(target_os = "linux")] // the helper is a subreaper
 #[test]
 fn killed_with_kill_on_exit_it_takes_the_tree_along() {
     let (mut running, started) = running(&["--kill-on-exit"], "(setsid sleep 1000 &); sleep 1000");
@@ -435,10 +436,11 @@ fn it_can_be_nested() {
     assert!(summary(&told)["processes"].as_u64().unwrap() >= 3);
 }
 
+#[cfg(target_os = "linux")] // where /proc says it
 #[test]
 fn signals_that_were_ignored_stay_so_and_none_is_blocked() {
     let masks = |command: &str| {
-        let mut shell = Command::new("sh");
+        let mut shell = std::process::Command::new("sh");
         let script = format!("trap '' HUP; exec {command} cat /proc/self/status");
         let ran: Ran = shell.args(["-c", &script]).output().expect("sh runs").into();
         ["SigBlk:", "SigIgn:"].map(|name| {

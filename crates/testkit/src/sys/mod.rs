@@ -1,31 +1,36 @@
 //! The kernel: the only home of `unsafe`, `libc` and `cfg(target_os)` in this crate.
 //!
-//! What every Unix has stands here, what only Linux has in `linux`, and what a forked copy of a test process may
-//! run, in which other threads held locks when it was copied, in `copy`.
+//! What every Unix has stands here. One backend is compiled in, which has the same face everywhere; what its system does not
+//! have is an error that says so.
 
-mod copy;
-mod facts;
-mod linux;
-mod seccomp;
+#[cfg(target_os = "linux")]
+#[path = "linux/mod.rs"]
+mod backend;
+
+#[cfg(target_os = "macos")]
+#[path = "macos/mod.rs"]
+mod backend;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::sys::socket::{setsockopt, sockopt};
 
 pub(crate) use libc::{EAGAIN, ENOSYS, EPERM, SIGCONT, SIGKILL, SIGSTOP, SIGUSR1};
 
-pub(crate) use copy::{spawn_chain, spawn_idle, spawn_idle_as};
-pub(crate) use facts::{channel, hear, tell};
-pub(crate) use linux::{
-    NEW_TIME, Pidfd, become_subreaper, become_undumpable, block, block_pokes, clone_parent, die_with_parent,
-    executable, name_thread, take, thread_exit, wait_poke,
+pub(crate) use backend::{
+    Pinned, become_subreaper, become_undumpable, become_user, clone_parent, deny, executable, hear,
+    in_namespaces, looks_ended, name_thread, own_tid, pin_speaker, pipe, spawn_chain, spawn_idle,
+    spawn_idle_as, take, tell, thread_exit, unshare_mount, wait_zombie,
 };
-pub(crate) use seccomp::{ERRNO_NAMES, call_named, install_filter};
 
 /// Which side of a fork this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,43 +64,14 @@ pub(crate) fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
-pub(crate) fn own_tid() -> i32 {
-    nix::unistd::gettid().as_raw()
-}
-
-/// A wait status: how a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Status(i32);
-
-impl Status {
-    /// As a shell reports it: the exit code, or 128 and the signal.
-    pub(crate) fn shell_code(self) -> i32 {
-        if libc::WIFEXITED(self.0) { libc::WEXITSTATUS(self.0) } else { 128 + libc::WTERMSIG(self.0) }
-    }
-}
-
 /// Waits until `child` has ended (-1: any child) and reaps it.
-pub(crate) fn reap(child: i32) -> io::Result<(i32, Status)> {
+pub(crate) fn reap(child: i32) -> io::Result<(i32, ExitStatus)> {
     let mut status = 0;
     loop {
         // SAFETY: `status` is a live i32
         let reaped = unsafe { libc::waitpid(child, &raw mut status, 0) };
         match Errno::result(reaped) {
-            Ok(pid) => return Ok((pid, Status(status))),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Waits until `child` has ended, and leaves it a zombie.
-pub(crate) fn wait_zombie(child: i32) -> io::Result<()> {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-    let child = nix::unistd::Pid::from_raw(child);
-    loop {
-        match waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-            // EINVAL: nix has no name for the (realtime) signal it died of
-            Ok(_) | Err(Errno::EINVAL) => return Ok(()),
+            Ok(pid) => return Ok((pid, ExitStatus::from_raw(status))),
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -116,6 +92,34 @@ pub fn default_signals() {
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
         let _ = default_disposition(signal);
     }
+}
+
+/// Makes a channel of facts, which are lines: the hearer's end and the speakers' end. When every copy of the latter is closed,
+/// hearing ends.
+pub(crate) fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (hear, tell) = UnixStream::pair()?;
+    // Hundreds of facts may wait until the test asks for them; as much as the kernel grants
+    let _ = setsockopt(&tell, sockopt::SndBuf, &(1 << 20));
+    Ok((hear.into(), tell.into()))
+}
+
+/// Blocks SIGUSR1 in the calling thread, and in all that it starts.
+pub(crate) fn block_pokes() -> io::Result<()> {
+    block(SIGUSR1)
+}
+
+/// Blocks a signal in the calling thread, and in all that it starts.
+pub(crate) fn block(signal: i32) -> io::Result<()> {
+    Ok(set_of(signal)?.thread_block()?)
+}
+
+/// Waits until this process has received SIGUSR1, or standard input has reached its end (then false).
+pub(crate) fn wait_poke() -> io::Result<bool> {
+    take(SIGUSR1)
+}
+
+fn set_of(signal: i32) -> io::Result<SigSet> {
+    Ok(SigSet::from_iter([Signal::try_from(signal)?]))
 }
 
 /// Whether a sandbox may have said this instead of the kernel.
@@ -164,28 +168,9 @@ pub(crate) fn exec(program: &str, words: &[&str]) -> io::Error {
     }
 }
 
-/// Becomes user and group `id`, with no other groups; a user namespace that forbids setgroups has none to drop.
-pub(crate) fn become_user(id: u32) -> io::Result<()> {
-    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-    match setgroups(&[]) {
-        Err(Errno::EPERM)
-            if std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|it| it.trim() == "deny") => {}
-        outcome => outcome?,
-    }
-    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-    setresgid(gid, gid, gid)?;
-    setresuid(uid, uid, uid)?;
-    Ok(())
-}
-
 /// Waits until one of `fds` is ready for reading, has hung up or is broken; false when `timeout` passed before that.
 pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<bool> {
     wait_for(fds, PollFlags::POLLIN, timeout)
-}
-
-/// Waits for no data, only until one of `fds` has hung up or is broken.
-pub(crate) fn wait_hung_up(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
-    wait_for(&[fd], PollFlags::empty(), timeout)
 }
 
 fn wait_for(fds: &[BorrowedFd<'_>], what: PollFlags, timeout: Option<Duration>) -> io::Result<bool> {

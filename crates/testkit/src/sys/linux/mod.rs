@@ -1,4 +1,10 @@
-//! What only Linux has.
+//! Linux. What a forked copy of a test process may run, in which other threads held locks when it was copied, stands in
+//! `copy`.
+
+mod copy;
+mod facts;
+mod seccomp;
+mod world;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -6,29 +12,32 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
+use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{Fork, lifeline_ended, wait_hung_up, wait_readable};
+use super::{Fork, lifeline_ended, set_of, wait_for, wait_readable};
 
-/// `CLONE_NEWTIME`, for which nix has no name.
-pub(crate) const NEW_TIME: nix::sched::CloneFlags =
-    nix::sched::CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+pub(crate) use copy::{spawn_chain, spawn_idle, spawn_idle_as};
+pub(crate) use facts::{hear, pin_speaker, tell};
+pub(crate) use seccomp::deny;
+pub(crate) use world::in_namespaces;
 
 /// A process, pinned: its PID may be reused, this is never fooled.
 #[derive(Debug)]
-pub(crate) struct Pidfd(OwnedFd);
+pub(crate) struct Pinned(OwnedFd);
 
-impl Pidfd {
-    pub(crate) fn open(pid: u32) -> io::Result<Pidfd> {
+impl Pinned {
+    pub(crate) fn open(pid: u32) -> io::Result<Pinned> {
         // SAFETY: pidfd_open touches no memory
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
         // SAFETY: the kernel just gave us this descriptor, and nobody else has it
-        Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+        Ok(Pinned(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    pub(crate) fn try_clone(&self) -> io::Result<Pidfd> {
-        self.0.try_clone().map(Pidfd)
+    pub(crate) fn try_clone(&self) -> io::Result<Pinned> {
+        self.0.try_clone().map(Pinned)
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
@@ -55,7 +64,7 @@ impl Pidfd {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            wait_hung_up(self.0.as_fd(), Some(Duration::from_millis(5)))?;
+            wait_for(&[self.0.as_fd()], PollFlags::empty(), Some(Duration::from_millis(5)))?;
         }
     }
 
@@ -67,16 +76,38 @@ impl Pidfd {
     }
 }
 
-impl From<OwnedFd> for Pidfd {
-    fn from(pidfd: OwnedFd) -> Pidfd {
-        Pidfd(pidfd)
+impl From<OwnedFd> for Pinned {
+    fn from(pidfd: OwnedFd) -> Pinned {
+        Pinned(pidfd)
     }
 }
 
-impl AsFd for Pidfd {
+impl AsFd for Pinned {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// A pipe that no command inherits.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Whether whoever has this PID has ended, as far as `/proc` can tell: it says `Z` of a main thread that has ended
+/// before the others, too.
+pub(crate) fn looks_ended(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    if threads > 1 {
+        return false;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, Some('R' | 'S' | 'D' | 'T' | 't' | 'I'))
+}
+
+/// The number of the calling thread; that of the process in its main thread.
+pub(crate) fn own_tid() -> i32 {
+    nix::unistd::gettid().as_raw()
 }
 
 /// Starts a sibling: its parent is our parent.
@@ -85,7 +116,7 @@ pub(crate) fn clone_parent() -> io::Result<Fork> {
 }
 
 /// Forks by the bare system call, with none of the C library's handlers.
-pub(super) fn raw_fork() -> io::Result<Fork> {
+fn raw_fork() -> io::Result<Fork> {
     raw_clone(0)
 }
 
@@ -114,7 +145,7 @@ struct CloneArgs {
 const _: () = assert!(size_of::<CloneArgs>() == 80);
 
 /// Forks a child with this PID in our own PID namespace.
-pub(super) fn raw_fork_as(pid: i32) -> io::Result<Fork> {
+fn raw_fork_as(pid: i32) -> io::Result<Fork> {
     let args = CloneArgs {
         flags: 0,
         pidfd: 0,
@@ -143,8 +174,13 @@ pub(crate) fn become_undumpable() -> io::Result<()> {
     Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 
+/// Goes into a mount namespace of its own.
+pub(crate) fn unshare_mount() -> io::Result<()> {
+    Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?)
+}
+
 /// Has the kernel kill this process when the thread that forked it ends.
-pub(crate) fn die_with_parent() -> io::Result<()> {
+fn die_with_parent() -> io::Result<()> {
     Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
 }
 
@@ -152,21 +188,6 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
 pub(crate) fn name_thread(name: &[u8]) -> io::Result<()> {
     let name = CString::new(name).map_err(io::Error::other)?;
     Ok(nix::sys::prctl::set_name(&name)?)
-}
-
-/// Blocks SIGUSR1 in the calling thread, and in all that it starts.
-pub(crate) fn block_pokes() -> io::Result<()> {
-    block(Signal::SIGUSR1 as i32)
-}
-
-/// Blocks a signal in the calling thread, and in all that it starts.
-pub(crate) fn block(signal: i32) -> io::Result<()> {
-    Ok(set_of(signal)?.thread_block()?)
-}
-
-/// Waits until this process has received SIGUSR1, or standard input has reached its end (then false).
-pub(crate) fn wait_poke() -> io::Result<bool> {
-    take(Signal::SIGUSR1 as i32)
 }
 
 /// Waits until this process has received a signal that is blocked, or standard input has reached its end (then false).
@@ -183,8 +204,32 @@ pub(crate) fn take(signal: i32) -> io::Result<bool> {
     }
 }
 
-fn set_of(signal: i32) -> io::Result<SigSet> {
-    Ok(SigSet::from_iter([Signal::try_from(signal)?]))
+/// Waits until `child` has ended, and leaves it a zombie.
+pub(crate) fn wait_zombie(child: i32) -> io::Result<()> {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let child = nix::unistd::Pid::from_raw(child);
+    loop {
+        match waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            // EINVAL: nix has no name for the (realtime) signal it died of
+            Ok(_) | Err(Errno::EINVAL) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Becomes user and group `id`, with no other groups; a user namespace that forbids setgroups has none to drop.
+pub(crate) fn become_user(id: u32) -> io::Result<()> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    match setgroups(&[]) {
+        Err(Errno::EPERM)
+            if std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|it| it.trim() == "deny") => {}
+        outcome => outcome?,
+    }
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    Ok(())
 }
 
 /// Ends the calling thread by the bare system call. In the main thread `pthread_exit` would unwind through Rust's

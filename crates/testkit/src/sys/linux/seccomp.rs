@@ -4,16 +4,28 @@ use std::io;
 
 use nix::errno::Errno;
 
+/// From now on these system calls, by the names that `--help` gives, answer this error.
+pub(crate) fn deny(errno: &str, calls: &str, in_every_thread: bool) -> Result<(), String> {
+    let named = ERRNO_NAMES.iter().find(|(name, _)| *name == errno).map(|(_, number)| *number);
+    let number =
+        named.or_else(|| errno.parse().ok()).ok_or_else(|| format!("no error is called `{errno}`"))?;
+    let clauses = calls
+        .split(',')
+        .map(|name| call_named(name).ok_or_else(|| format!("no known system call is called `{name}`")))
+        .collect::<Result<Vec<_>, _>>()?;
+    install_filter(&clauses, number, in_every_thread).map_err(|error| format!("seccomp: {error}"))
+}
+
 /// System calls that `deny` knows, each with the value one argument must have.
-pub(crate) struct Clause {
+struct Clause {
     /// The number of the system call.
-    pub(crate) call: u32,
+    call: u32,
     /// Which argument, under which mask, equals what; `None` for every use of the call.
-    pub(crate) argument: Option<(u8, u32, u32)>,
+    argument: Option<(u8, u32, u32)>,
 }
 
 /// The call or the use of a call that has this name.
-pub(crate) fn call_named(name: &str) -> Option<Clause> {
+fn call_named(name: &str) -> Option<Clause> {
     let (call, argument) = match name {
         "clone3" => (libc::SYS_clone3, None),
         "getsid" => (libc::SYS_getsid, None),
@@ -41,7 +53,7 @@ pub(crate) fn call_named(name: &str) -> Option<Clause> {
 }
 
 /// Errors that `deny` knows by name.
-pub(crate) const ERRNO_NAMES: [(&str, i32); 9] = [
+const ERRNO_NAMES: [(&str, i32); 9] = [
     ("EIO", libc::EIO),
     ("EPERM", libc::EPERM),
     ("ENOENT", libc::ENOENT),
@@ -60,7 +72,7 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 
 /// Installs a seccomp filter under which the calls of `clauses` answer `errno`. Calls of another architecture (32-bit
 /// programs) pass: their numbers differ.
-pub(crate) fn install_filter(clauses: &[Clause], errno: i32, in_every_thread: bool) -> io::Result<()> {
+fn install_filter(clauses: &[Clause], errno: i32, in_every_thread: bool) -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -138,7 +150,7 @@ mod tests {
     #[test]
     fn named_calls_answer_the_error_and_others_pass() {
         let names = "pidfd_send_signal,ioctl:PIDFD_GET_INFO,waitid,getsid,socket:AF_NETLINK";
-        let test = "sys::seccomp::tests::named_calls_answer_the_error_and_others_pass";
+        let test = "sys::backend::seccomp::tests::named_calls_answer_the_error_and_others_pass";
         stage(test, &["deny", "EMFILE", names], || {
             let pidfd = own_pidfd().expect("not denied");
             assert_eq!(call(libc::SYS_pidfd_send_signal, [pidfd, 0, 0]), Err(Errno::EMFILE));
@@ -158,7 +170,7 @@ mod tests {
 
     #[test]
     fn an_error_may_be_a_number_and_filters_add_up() {
-        let test = "sys::seccomp::tests::an_error_may_be_a_number_and_filters_add_up";
+        let test = "sys::backend::seccomp::tests::an_error_may_be_a_number_and_filters_add_up";
         stage(test, &["deny", "38", "pidfd_open,clone3", "--", "deny", "EPERM", "getsid"], || {
             assert_eq!(own_pidfd(), Err(Errno::ENOSYS));
             // Without a filter this is EINVAL; the C library goes on with clone, or this thread would not be
@@ -169,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_filter_needs_no_privilege() {
-        let test = "sys::seccomp::tests::a_filter_needs_no_privilege";
+        let test = "sys::backend::seccomp::tests::a_filter_needs_no_privilege";
         crate::require!(crate::is_root(), "needs root, to be rid of it");
         stage(test, &["in-ns", "mount", "--uid", "65534", "--", "deny", "EPERM", "getsid"], || {
             assert_eq!(call(libc::SYS_getsid, [0, 0, 0]), Err(Errno::EPERM));

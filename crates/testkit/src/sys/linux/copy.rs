@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 
-use super::linux::{raw_fork, raw_fork_as};
-use super::{Fork, exit_now};
+use super::{raw_fork, raw_fork_as};
+use crate::sys::{Fork, exit_now, own_pid};
 
 /// Forks a child that reads `lifeline` to its end and exits with code 0.
 pub(crate) fn spawn_idle(lifeline: BorrowedFd<'_>) -> io::Result<i32> {
@@ -75,7 +75,7 @@ struct Link {
 extern "C" fn link(told: *mut libc::c_void) -> libc::c_int {
     // SAFETY: the link above keeps this in its frame, and the memory outlives that link's end
     let Link { left, stacks } = unsafe { *told.cast::<Link>() };
-    let pid = super::own_pid();
+    let pid = own_pid();
     // SAFETY: writes four bytes of a live i32
     unsafe { libc::syscall(libc::SYS_write, 1, &raw const pid, size_of::<i32>()) };
     let next = Link { left: left - 1, stacks };
