@@ -21,7 +21,8 @@ use pidigree::{Backend, Process, Promise, Signal, Tree, TreeChild, TreeEvent, pa
 use pidigree_testkit::Family;
 use serde_json::json;
 
-const BACKENDS: [Backend; 4] = [Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll];
+/// All but the choice among them.
+const BACKENDS: &[Backend] = Backend::ALL.split_at(1).1;
 
 /// Those that see every member.
 const SEEING: [Backend; 2] = [Backend::Cgroup, Backend::ProcConnector];
@@ -43,7 +44,7 @@ fn main() {
         storms((milliseconds * 50).min(100_000));
         return;
     }
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         match refusal(backend) {
             None => judge.hold(
                 Contest::new("B7", latency_of(backend), each_of(|| last_exit(backend)))
@@ -167,7 +168,7 @@ fn end_of(process: u32) -> impl FnOnce() -> usize {
 /// All in turns, so that whatever else the machine does hits all alike.
 fn latencies(rounds: u64) {
     let mut ours: Vec<(Backend, Vec<Duration>)> = Vec::new();
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         match refusal(backend) {
             None => ours.push((backend, Vec::new())),
             Some(reason) => refused("latency", &latency_of(backend), &reason),

@@ -9,7 +9,7 @@ use crate::pid::Pid;
 /// Which process: an answer that outlives PID reuse, the process itself, and a reboot.
 ///
 /// An identity is a PID together with what the kernel knows to tell its bearers apart: a kernel-unique id where
-/// there is one (pidfs, Linux 6.9 and later), the start time, and the world the PID is valid in (boot and PID
+/// there is one (pidfs, Linux 6.9 and later; macOS), the start time, and the world the PID is valid in (boot and PID
 /// namespace). It is a plain value: copy it, hash it, print it as a *token* and read that back in another process.
 ///
 /// # Equality
@@ -27,9 +27,9 @@ use crate::pid::Pid;
 /// ```
 ///
 /// `p1` is the version of the format, then the PID, then whatever is known, always in this order:
-/// `u` the kernel-unique id; `s` the start time in clock ticks since boot (`y` instead, when it was recorded within
+/// `u` the kernel-unique id; `s` the start time in clock ticks since boot, on macOS in microseconds since 1970 (`y` instead, when it was recorded within
 /// the tick in which the process started), with `@NANOSECONDS` behind it in a time namespace that shifts it; `n` the
-/// inode of the PID namespace; `b` the boot id. Every identity has exactly one token; the format is stable.
+/// inode of the PID namespace (0 on macOS); `b` the boot id. Every identity has exactly one token; the format is stable.
 ///
 /// # Example: is it still the process that I recorded?
 ///
@@ -56,7 +56,8 @@ pub struct Identity {
     pub(crate) boot: Option<BootId>,
 }
 
-/// When a process started: clock ticks (1/100 s) since boot, in the time namespace of the reader.
+/// When a process started: on Linux clock ticks (1/100 s) since boot, in the time namespace of the reader; on macOS
+/// microseconds of the wall clock, which can have been set since, so they are compared for equality alone.
 ///
 /// Two processes can have the same one, and even the same PID with it: it is evidence, not an identity.
 ///

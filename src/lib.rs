@@ -18,6 +18,10 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+#[cfg_attr(
+    not(any(test, fuzzing)),
+    expect(dead_code, reason = "what the kernels of other systems say is parsed, too")
+)]
 mod parse;
 mod pid;
 mod process;

@@ -87,7 +87,8 @@ impl Process {
 
     /// Pins the process that owns a thread. FUSE, for one, names its callers by thread id.
     ///
-    /// A process's own PID is the thread id of its first thread, and gives that process.
+    /// A process's own PID is the thread id of its first thread, and gives that process. On macOS threads have no numbers of
+    /// that kind, and every number is taken for a process's.
     ///
     /// # Errors
     ///
@@ -105,9 +106,14 @@ impl Process {
     /// visible from ours; [`is_unsupported`](Error::is_unsupported) before Linux 6.5, where the kernel only remembers a
     /// number that may be a stranger's by now.
     ///
+    /// # Races
+    ///
+    /// None on Linux. macOS remembers the PID of whoever used the other end last, and the UUID of its executable. It is
+    /// unsupported if another executable has that PID; another process that runs the same one cannot be told from it.
+    ///
     /// # References
     ///
-    /// SO_PEERPIDFD in unix(7)
+    /// SO_PEERPIDFD in unix(7); LOCAL_PEERPID, LOCAL_PEERUUID in sys/un.h of macOS
     pub fn from_peer(socket: impl AsFd) -> Result<Process> {
         sys::process_of_peer(socket.as_fd()).map(Process::from_handle)
     }
@@ -356,12 +362,13 @@ impl Process {
     ///
     /// # Cost
     ///
-    /// One poll(2) on the pidfd. Where there are no pidfds there is no event either: then it looks every 1 to 20 ms.
+    /// One poll(2) on the pidfd. Where there are no pidfds there is no event either: then it looks every 1 to 20 ms. On macOS
+    /// a kqueue of its own.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
         if self.handle.wait(timeout)? { Ok(Some(self.handle.exit_status())) } else { Ok(None) }
     }
 
-    /// Sends a signal to this process; never to another, whoever has its PID.
+    /// Sends a signal to this process; never to another, whoever has its PID (on macOS: see Races).
     ///
     /// # Errors
     ///
@@ -370,9 +377,14 @@ impl Process {
     /// pidfd_send_signal (before Linux 5.1, or a sandbox): the crate does not fall back to kill(2), which could reach a
     /// stranger.
     ///
+    /// # Races
+    ///
+    /// None on Linux. On macOS there is only kill(2), right after a look at who has the PID. In the microseconds between, this
+    /// process would have to end, be reaped, and its PID be given again, after all others.
+    ///
     /// # References
     ///
-    /// pidfd_send_signal(2)
+    /// pidfd_send_signal(2), kill(2)
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.handle.signal(signal.number())
     }

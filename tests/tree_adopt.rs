@@ -19,11 +19,13 @@ use trees::{PATIENCE, emptied, on, works};
 
 on_every_backend!(
     a_successor_goes_on,
-    a_successor_goes_on_after_a_hopper,
     a_tree_that_ended_meanwhile_is_empty,
     a_successor_has_a_successor,
     a_tree_that_has_ended_says_so_when_adopted,
 );
+
+#[cfg(target_os = "linux")] // a kqueue does not show all of a chain that forks and ends, as its coverage says
+on_every_backend!(a_successor_goes_on_after_a_hopper);
 
 /// Another process that follows a tree, and saves it, until it is killed.
 struct Tracker {
@@ -167,6 +169,7 @@ fn a_successor_goes_on(backend: Backend) {
     left.must_go(backend);
 }
 
+#[cfg(target_os = "linux")]
 fn a_successor_goes_on_after_a_hopper(backend: Backend) {
     follow_for_ever(backend, OnTrackerDeath::Leave);
     let script = "say first hopper 2000 setsid-every 7 double-every 13 say last await";

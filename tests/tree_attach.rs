@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Backend, Evidence, Identity, Pid, Process, Tree, TreeBuilder, TreeEvent};
-use pidigree_testkit::{DEADLINE, Family, alone, eventually, require};
+use pidigree_testkit::{DEADLINE, Family, alone, require};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
-/// Makes of each function of a backend one test for each backend that attaches.
-macro_rules! on_both_backends {
+/// Makes of each function of a backend one test for each that attaches.
+macro_rules! on_attaching_backends {
     ($($test:ident),+ $(,)?) => {$(
         mod $test {
+            #[cfg(target_os = "linux")]
             #[test]
             fn proc_connector() {
                 let backend = pidigree::Backend::ProcConnector;
@@ -24,18 +25,24 @@ macro_rules! on_both_backends {
                 super::$test(backend);
             }
 
+            #[cfg(target_os = "linux")]
             #[test]
             fn poll() {
                 super::$test(pidigree::Backend::Poll);
+            }
+
+            #[cfg(target_os = "macos")]
+            #[test]
+            fn kqueue() {
+                super::$test(pidigree::Backend::Kqueue);
             }
         }
     )+};
 }
 
-on_both_backends!(
+on_attaching_backends!(
     all_descendants_are_members,
     what_is_forked_later_is_a_member,
-    a_hopper_is_followed_from_the_middle,
     an_excluded_daemon_holds_nothing,
     a_session_of_the_root_is_evidence_enough,
     a_session_is_evidence,
@@ -44,8 +51,11 @@ on_both_backends!(
     an_ended_root_is_gone,
 );
 
+#[cfg(target_os = "linux")] // a kqueue does not show all of a chain that forks and ends, as its coverage says
+on_attaching_backends!(a_hopper_is_followed_from_the_middle);
+
 #[cfg(target_os = "linux")] // only Linux has namespaces
-on_both_backends!(a_mount_namespace_is_evidence);
+on_attaching_backends!(a_mount_namespace_is_evidence);
 
 /// Attaches to a member that has said its name.
 fn attach(builder: &TreeBuilder, family: &Family, root: &str) -> Tree {
@@ -111,11 +121,12 @@ fn what_is_forked_later_is_a_member(backend: Backend) {
     end_with(&tree, &family, &["kid", "daemon"]);
 }
 
+#[cfg(target_os = "linux")]
 fn a_hopper_is_followed_from_the_middle(backend: Backend) {
     for _ in 0..5 {
         let family = Family::spawn("fork [ hopper 3000 setsid-every 7 say last await ] say root await");
         let tree = attach(&on(backend), &family, "root");
-        let last = eventually("the last generation", || {
+        let last = pidigree_testkit::eventually("the last generation", || {
             assert_eq!(tree.wait_empty(Some(Duration::from_millis(5))).unwrap(), None, "{backend}");
             family.heard("last").first().map(|last| last.pid)
         });

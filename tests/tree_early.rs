@@ -17,16 +17,19 @@ use trees::{PATIENCE, emptied, on, spawn, works};
 
 on_every_backend!(
     the_root_ends_first,
-    a_chain_forks_and_ends,
     a_main_thread_ends_before_the_others,
     orphans_of_ended_parents_stay,
     daemons_of_others_hold_nothing,
 );
 
+#[cfg(target_os = "linux")] // a kqueue does not show all of a chain that forks and ends, as its coverage says
+on_every_backend!(a_chain_forks_and_ends);
+
 #[cfg(target_os = "linux")] // only Linux has namespaces
 on_every_backend!(a_member_leaves_the_mount_namespace);
 
-const BACKENDS: [Backend; 4] = [Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll];
+/// All but the choice among them.
+const BACKENDS: &[Backend] = Backend::ALL.split_at(1).1;
 
 /// For each way, on each backend: fifty, unless `PIDIGREE_ROUNDS` says otherwise.
 fn rounds() -> u64 {
@@ -61,6 +64,7 @@ fn the_root_ends_first(backend: Backend) {
 }
 
 /// E2, at the three paces at which scans were seen to miss it.
+#[cfg(target_os = "linux")]
 fn a_chain_forks_and_ends(backend: Backend) {
     for round in 0..rounds() {
         let pace = ["", "hold 200", "hold 2000"][round as usize % 3];
@@ -135,7 +139,7 @@ fn daemons_of_others_hold_nothing(backend: Backend) {
 fn a_member_cannot_be_looked_into() {
     require!(is_root(), "needs root, to become somebody else");
     stage("a_member_cannot_be_looked_into", &["in-ns", "mount", "--uid", "65534"], || {
-        for backend in BACKENDS.into_iter().filter(|backend| works(*backend).is_ok()) {
+        for backend in BACKENDS.iter().copied().filter(|backend| works(*backend).is_ok()) {
             for _ in 0..rounds() {
                 let (family, tree, mut child) =
                     spawn(&on(backend), "double-fork [ undumpable say closed await ]");
@@ -164,7 +168,7 @@ fn a_member_has_file_capabilities() {
             "setcap is not there, or the file system keeps none"
         );
         become_nobody(folder.path());
-        for backend in BACKENDS.into_iter().filter(|backend| works(*backend).is_ok()) {
+        for backend in BACKENDS.iter().copied().filter(|backend| works(*backend).is_ok()) {
             for _ in 0..rounds() {
                 // Its lifeline and its word are pipes, because this process has no other hold on it.
                 let mut command = Command::new(&able);
@@ -212,7 +216,8 @@ fn become_nobody(folder: &std::path::Path) {
 fn an_error_is_no_end() {
     stage("an_error_is_no_end", &["in-ns", "mount"], || {
         let trees: Vec<_> = BACKENDS
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|backend| works(*backend).is_ok())
             .flat_map(|backend| (0..rounds()).map(move |_| backend))
             .map(|backend| spawn(&on(backend), "double-fork [ say left await ] exit 0"))
@@ -260,7 +265,8 @@ fn an_empty_proc_is_no_end() {
     require!(is_root(), "needs root, to mount");
     stage("an_empty_proc_is_no_end", &["in-ns", "mount"], || {
         let trees: Vec<_> = BACKENDS
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|backend| works(*backend).is_ok())
             .map(|backend| spawn(&on(backend), "double-fork [ say left await ] exit 0"))
             .collect();

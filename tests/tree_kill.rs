@@ -73,7 +73,7 @@ fn a_bomb_is_killed(backend: Backend) {
     let bystander = Bystander::start();
     let hoppers = "fork [ hopper 1000 setsid-every 7 double-every 11 pause ] ".repeat(5);
     // Whoever polls cannot know an orphan for a member, or kill it.
-    let hoppers = if backend == Backend::Poll { "" } else { &hoppers };
+    let hoppers = if matches!(backend, Backend::Poll | Backend::Kqueue) { "" } else { &hoppers };
     let (family, tree, mut child) = spawn(&on(backend), format!("{hoppers} say root bomb 1500 pause"));
     family.fact("root");
     let sent = tree.kill(Signal::KILL).unwrap();

@@ -24,7 +24,8 @@ on_every_backend!(
     two_hundred_trees_live_side_by_side,
 );
 
-const BACKENDS: [Backend; 4] = [Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll];
+/// All but the choice among them.
+const BACKENDS: &[Backend] = Backend::ALL.split_at(1).1;
 
 /// What this process has: its threads, descriptors and children, and the cgroups below it that it made.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,7 +102,7 @@ fn find_cgroups(folder: &PathBuf, mark: &str, found: &mut BTreeSet<PathBuf>) {
 /// Before the first tree, so that what is kept for good is there: what the machine offers.
 fn warm_up() -> Vec<Backend> {
     drop(pidigree::capabilities().unwrap());
-    BACKENDS.into_iter().filter(|backend| works(*backend).is_ok()).collect()
+    BACKENDS.iter().copied().filter(|backend| works(*backend).is_ok()).collect()
 }
 
 #[test]

@@ -434,6 +434,7 @@ pub(crate) fn unique_info(input: &[u8]) {
         let read = UniqueInfo::parse(answer);
         assert_eq!(read.is_some(), answer.len() == 56, "{answer:?}");
         if let Some(read) = read {
+            assert_eq!(read.executable, answer[..16], "{answer:?}");
             assert_eq!(i128::from(read.unique), sum(&answer[16..24]), "{answer:?}");
             assert_eq!(i128::from(read.parent_unique), sum(&answer[24..32]), "{answer:?}");
         }

@@ -3,14 +3,17 @@
 
 use crate::parse::field;
 
-pub(crate) const FLAVOR: i32 = 17; // = PROC_PIDUNIQIDENTIFIERINFO
 pub(crate) const SIZE: usize = 56; // = sizeof(struct proc_uniqidentifierinfo)
+const P_UUID: usize = 0; // = offsetof(struct proc_uniqidentifierinfo, p_uuid)
+const P_UUID_SIZE: usize = 16; // = sizeof(((struct proc_uniqidentifierinfo *)0)->p_uuid)
 const P_UNIQUEID: usize = 16; // = offsetof(struct proc_uniqidentifierinfo, p_uniqueid)
 const P_PUNIQUEID: usize = 24; // = offsetof(struct proc_uniqidentifierinfo, p_puniqueid)
 
 /// Numbers that no two processes of one boot have in common; exec keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UniqueInfo {
+    /// The UUID of the executable, as its linker wrote it down.
+    pub(crate) executable: [u8; P_UUID_SIZE],
     pub(crate) unique: u64,
     /// That of the process that forked it: it stays when the parent has ended.
     pub(crate) parent_unique: u64,
@@ -21,6 +24,7 @@ impl UniqueInfo {
     pub(crate) fn parse(bytes: &[u8]) -> Option<UniqueInfo> {
         let bytes: &[u8; SIZE] = bytes.try_into().ok()?;
         Some(UniqueInfo {
+            executable: field(bytes, P_UUID)?,
             unique: u64::from_le_bytes(field(bytes, P_UNIQUEID)?),
             parent_unique: u64::from_le_bytes(field(bytes, P_PUNIQUEID)?),
         })

@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::state::{ExitStatus, State};
 use crate::sys::{self, Interest, OnDeath};
 use crate::tree::Tree;
-use crate::tree::builder::{Backend, OnTrackerDeath, TreeBuilder};
+use crate::tree::builder::{Backend, CONNECTOR, OnTrackerDeath, TreeBuilder};
 use crate::tree::child::TreeChild;
 use crate::tree::coverage;
 use crate::tree::engine::{Engine, Follower, Locked};
@@ -28,14 +28,15 @@ const SPAWN: &str = "spawn the root of a tree";
 const ATTACH: &str = "attach a tree to process";
 
 pub(super) fn spawn(builder: &TreeBuilder, command: &mut Command) -> Result<(Tree, TreeChild)> {
-    use Backend::{Auto, Cgroup, Poll, ProcConnector, Subreaper};
+    use Backend::{Auto, Cgroup, Kqueue, Poll, ProcConnector, Subreaper};
     let kill = builder.on_tracker_death == OnTrackerDeath::Kill;
     let order: &[Backend] = match builder.backend {
         Auto | Subreaper if kill => &[Subreaper],
-        Auto => &[Cgroup, ProcConnector, Subreaper, ProcConnector, Poll],
+        Auto => &[Cgroup, ProcConnector, Subreaper, ProcConnector, Kqueue, Poll],
         Cgroup => &[Cgroup],
         ProcConnector => &[ProcConnector],
         Subreaper => &[Subreaper],
+        Kqueue => &[Kqueue],
         Poll => &[Poll],
     };
     if kill && order != [Subreaper] {
@@ -52,7 +53,9 @@ pub(super) fn spawn(builder: &TreeBuilder, command: &mut Command) -> Result<(Tre
         let filtered_only = order.len() > 1 && turn == 1;
         let ready = match backend {
             Cgroup => sys::Cgroup::create().map(|cgroup| Some(Source::Cgroup(cgroup))),
-            ProcConnector => begun.connect(filtered_only).map(|()| Some(Source::Connector)),
+            ProcConnector | Kqueue => has_connector(*backend, None, SPAWN)
+                .and_then(|()| begun.connect(filtered_only))
+                .map(|()| Some(Source::Connector)),
             Poll => begun.poll().map(Some),
             Auto | Subreaper => Ok(None),
         };
@@ -79,8 +82,9 @@ pub(super) fn attach(builder: &TreeBuilder, root: &Process) -> Result<Tree> {
     let pid = root.pid();
     let spawned_only = |reason| Err(Error::unsupported(pid, ATTACH, reason));
     let order: &[Backend] = match builder.backend {
-        Backend::Auto => &[Backend::ProcConnector, Backend::Poll],
+        Backend::Auto => &[Backend::ProcConnector, Backend::Kqueue, Backend::Poll],
         Backend::ProcConnector => &[Backend::ProcConnector],
+        Backend::Kqueue => &[Backend::Kqueue],
         Backend::Poll => &[Backend::Poll],
         Backend::Cgroup => {
             return spawned_only(
@@ -104,7 +108,9 @@ pub(super) fn attach(builder: &TreeBuilder, root: &Process) -> Result<Tree> {
         let begun = Begun::new(builder)?;
         let source = match backend {
             Backend::Poll => begun.poll(),
-            _ => begun.connect(false).map(|()| Source::Connector),
+            backend => has_connector(*backend, pid, ATTACH)
+                .and_then(|()| begun.connect(false))
+                .map(|()| Source::Connector),
         };
         match source {
             Ok(source) => return begun.attach(root, source),
@@ -154,7 +160,8 @@ pub(super) fn adopt(state: &TreeState) -> Result<Tree> {
             Err(error) if error.is_gone() => begun.adopt_ended(state),
             Err(error) => Err(error),
         },
-        Kept::ProcConnector => {
+        Kept::ProcConnector | Kept::Kqueue => {
+            has_connector(state.backend(), root.pid(), "adopt the tree of process")?;
             begun.connect(false)?;
             begun.adopt(state, Source::Connector, true)
         }
@@ -164,6 +171,19 @@ pub(super) fn adopt(state: &TreeState) -> Result<Tree> {
         }
     }
 }
+
+/// Whether the connector of this system is that one.
+fn has_connector(backend: Backend, root: impl Into<Option<Pid>>, tried: &'static str) -> Result<()> {
+    match backend {
+        _ if backend == CONNECTOR => Ok(()),
+        Backend::Kqueue => Err(Error::unsupported(root, tried, "kqueues are macOS's")),
+        _ => Err(Error::unsupported(root, tried, "the process connector is Linux's")),
+    }
+}
+
+/// Whether the connector tells of those as well that were started before somebody is tracked. Then there is nothing to
+/// scan for.
+const TELLS_EARLIER: bool = sys::Connector::IS_KQUEUE;
 
 /// A tree that is about to be entered. Dropped, it takes out again what was.
 struct Begun<'a> {
@@ -318,6 +338,11 @@ impl<'a> Begun<'a> {
         follow.held.push(root.clone());
         follow.coverage = coverage::of_attached(&follow.source, self.is_filtered());
         let key = self.follower.key;
+        if fed && TELLS_EARLIER {
+            self.enter(follow, None, None)?;
+            self.lock().search(key)?;
+            return Ok(self.tree());
+        }
         // Whoever lives and cannot be linked to the root now is no member: that is what attaching means.
         self.enter(follow, None, Some(u64::MAX))?;
         self.scan(key)
@@ -347,19 +372,19 @@ impl<'a> Begun<'a> {
                 }
                 _ => Process::reopen(&member),
             };
-            match reopened {
-                Ok(process) if process.state()? == State::Running => inner.mind(key, &member)?,
-                Ok(process) => {
-                    let status = process.handle.exit_status();
-                    inner.step(key, Input::Ended { pid: member.pid(), status }, self.began);
+            let status = match reopened {
+                Ok(process) if process.state()? == State::Running => {
+                    inner.mind(key, &member)?;
+                    continue;
                 }
+                Ok(process) => process.handle.exit_status(),
                 // What was recorded does not prove who it is.
-                Err(error) if error.is_unsupported() && !lists => {}
-                Err(error) if error.is_gone() || error.is_unsupported() => {
-                    let input = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
-                    inner.step(key, input, self.began);
-                }
+                Err(error) if error.is_unsupported() && !lists && !TELLS_EARLIER => continue,
+                Err(error) if error.is_gone() || error.is_unsupported() && lists => ExitStatus::Unknown,
                 Err(error) => return Err(error),
+            };
+            if !fed || !inner.track_ended(key, &member, status) {
+                inner.step(key, Input::Ended { pid: member.pid(), status }, self.began);
             }
         }
         if let Source::Subreaper { process, .. } = &inner.tree(key).source {
@@ -368,6 +393,10 @@ impl<'a> Begun<'a> {
         }
         inner.list_cgroup(key)?;
         inner.look(key);
+        if fed && TELLS_EARLIER {
+            inner.count_known(key);
+            inner.search(key)?;
+        }
         let needs_scan = inner.tree(key).needs_scan();
         drop(inner);
         if needs_scan { self.scan(key) } else { Ok(self.tree()) }
@@ -473,7 +502,9 @@ impl<'a> Begun<'a> {
         }
         if fed {
             inner.told.insert((root, key));
-            inner.track(key, root, threads)?;
+            if !inner.track(key, root, threads)? && lost.is_none() {
+                return Err(Error::gone(root, ATTACH));
+            }
         } else {
             inner.mind(key, &identity)?;
         }

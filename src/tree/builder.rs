@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::process::Process;
+use crate::sys::Connector;
 use crate::tree::child::TreeChild;
 use crate::tree::{Tree, begin};
 
@@ -16,6 +17,7 @@ use crate::tree::{Tree, begin};
 /// | `Cgroup` | the root is put into a fresh cgroup before it runs; the kernel says when that is empty | a cgroup v2 directory that we may write |
 /// | `ProcConnector` | the kernel tells of every fork, exec and end | the first PID, user and network namespaces; Linux 6.6 or CAP_NET_ADMIN |
 /// | `Subreaper` | a helper process of ours spawns the root and adopts every orphan | nothing |
+/// | `Kqueue` | macOS tells that a member has forked, and the process table shows whom | macOS |
 /// | `Poll` | reads the process table, and believes it only if nothing was forked meanwhile | `/proc` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -23,7 +25,7 @@ use crate::tree::{Tree, begin};
 #[non_exhaustive]
 pub enum Backend {
     /// The strongest that works here. To spawn: a cgroup; the connector, if the kernel filters it for us; the subreaper;
-    /// the connector; polling. To attach: the connector; polling.
+    /// the connector; polling. To attach: the connector; polling. On macOS: a kqueue.
     #[default]
     Auto,
     /// A cgroup of its own. Spawned trees only.
@@ -32,6 +34,9 @@ pub enum Backend {
     ProcConnector,
     /// A helper process between us and the root. Spawned trees only.
     Subreaper,
+    /// macOS's kqueue, with one look at the process table for each fork that it tells of: no more than
+    /// [best effort](crate::Promise::BestEffort), because whoever comes and goes between two looks hides what it has started.
+    Kqueue,
     /// Scans. A root that it spawns, and so all that that starts, has a variable `PIDIGREE_TREE_…` in its environment, by
     /// which orphans are known.
     Poll,
@@ -156,20 +161,31 @@ impl TreeBuilder {
 
 impl Backend {
     /// All that can be asked for by name.
-    pub const ALL: [Backend; 5] =
-        [Backend::Auto, Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll];
+    pub const ALL: [Backend; 6] = [
+        Backend::Auto,
+        Backend::Cgroup,
+        Backend::ProcConnector,
+        Backend::Subreaper,
+        Backend::Kqueue,
+        Backend::Poll,
+    ];
 
-    /// Returns its name: `auto`, `cgroup`, `proc-connector`, `subreaper`, `poll`.
+    /// Returns its name: `auto`, `cgroup`, `proc-connector`, `subreaper`, `kqueue`, `poll`.
     pub fn name(self) -> &'static str {
         match self {
             Backend::Auto => "auto",
             Backend::Cgroup => "cgroup",
             Backend::ProcConnector => "proc-connector",
             Backend::Subreaper => "subreaper",
+            Backend::Kqueue => "kqueue",
             Backend::Poll => "poll",
         }
     }
 }
+
+/// What the connector of this system is.
+pub(super) const CONNECTOR: Backend =
+    if Connector::IS_KQUEUE { Backend::Kqueue } else { Backend::ProcConnector };
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,15 @@
 //! What each backend can promise, in words.
 
+use crate::tree::builder::{Backend, CONNECTOR};
 use crate::tree::event::{Coverage, Promise};
 use crate::tree::follow::Source;
 
 const SEEN: &str = "the kernel tells of every fork";
 const UNSEEN: &str = "members that come and go between two looks are not seen";
+
+/// What a kqueue can promise.
+const LOOKED_UP: &str = "the kernel tells that a member has forked, and the process table shows whom, with a number that names its \
+    maker: a process that starts others, ends and is reaped between two looks hides what it has started";
 
 /// `fed`: the connector tells of members. `filtered`: and the kernel drops what is not ours.
 pub(super) fn of_spawned(source: &Source, fed: bool, filtered: bool) -> Coverage {
@@ -17,6 +22,7 @@ pub(super) fn of_spawned(source: &Source, fed: bool, filtered: bool) -> Coverage
             Promise::Exact,
             "a helper adopts every orphan in its PID namespace, and has what the root creates with CLONE_PARENT; not what enters another by nsenter",
         ),
+        Source::Connector if CONNECTOR == Backend::Kqueue => return best_effort(LOOKED_UP.to_owned()),
         Source::Connector if filtered => {
             return of_connector(
                 Promise::Exact,
@@ -36,6 +42,9 @@ pub(super) fn of_spawned(source: &Source, fed: bool, filtered: bool) -> Coverage
 
 pub(super) fn of_attached(source: &Source, filtered: bool) -> Coverage {
     match source {
+        Source::Connector if CONNECTOR == Backend::Kqueue => best_effort(format!(
+            "{LOOKED_UP}; what was orphaned before the tree was attached cannot be linked to it"
+        )),
         Source::Connector => {
             let lost =
                 if filtered { "" } else { "; without CAP_BPF every fork on the machine wakes this process" };
@@ -85,5 +94,9 @@ fn of_poll() -> Coverage {
          orphans are known by a variable in the environment (PIDIGREE_TREE_…) or by their session, are taken for strangers where another \
          environment was given to them, and hold it back where that cannot be read; {UNSEEN}"
     );
+    best_effort(reason)
+}
+
+fn best_effort(reason: String) -> Coverage {
     Coverage { emptiness: Promise::BestEffort, members: Promise::BestEffort, reason }
 }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::process::Process;
+use crate::state::ExitStatus;
 use crate::sys::{self, Flag, Interest, Selector};
 use crate::tree::builder::Backend;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
@@ -346,6 +347,15 @@ impl Inner {
         let mark = self.marks.with(key, connector.mark_of(pid)?, |tree| self.trees.contains_key(&tree));
         connector.mark(pid, mark)?;
         connector.track(pid, threads)
+    }
+
+    /// Has the connector tell whom a member had started that has ended, and then of its end. Returns whether it can.
+    pub(super) fn track_ended(&mut self, key: u64, ended: &Identity, status: ExitStatus) -> bool {
+        let tells = self.connector.as_mut().is_some_and(|connector| connector.track_ended(ended, status));
+        if tells {
+            self.told.insert((ended.pid(), key));
+        }
+        tells
     }
 
     /// Takes a tree out.

@@ -12,7 +12,7 @@ use crate::pid::Pid;
 use crate::process::Process;
 use crate::state::{ExitStatus, State};
 use crate::sys::{self, Flag, Selector};
-use crate::tree::builder::Backend;
+use crate::tree::builder::{Backend, CONNECTOR};
 use crate::tree::child::Spawned;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
 use crate::tree::evidence::Proof;
@@ -455,7 +455,7 @@ impl Follow {
 
     pub(super) fn backend(&self) -> Backend {
         match &self.source {
-            Source::Connector => Backend::ProcConnector,
+            Source::Connector => CONNECTOR,
             Source::Cgroup(_) => Backend::Cgroup,
             Source::Subreaper { .. } => Backend::Subreaper,
             Source::Poll => Backend::Poll,
@@ -465,6 +465,7 @@ impl Follow {
 
     fn kept(&self) -> Kept {
         match &self.source {
+            Source::Connector if CONNECTOR == Backend::Kqueue => Kept::Kqueue,
             Source::Connector => Kept::ProcConnector,
             Source::Cgroup(cgroup) => Kept::Cgroup { path: cgroup.path().to_owned(), id: cgroup.id() },
             Source::Subreaper { process, .. } => {

@@ -211,6 +211,13 @@ impl Inner {
         }
     }
 
+    /// What is known of an adopted tree is all that is missing: the connector tells whom its members have started.
+    pub(super) fn count_known(&mut self, key: u64) {
+        let alive: Vec<_> = self.tree(key).lineage.members().map(|member| (*member, None)).collect();
+        self.tree(key).untracked = false;
+        self.step(key, Input::Census { alive: &alive }, sys::monotonic());
+    }
+
     /// Takes in the ends of watched members.
     pub(super) fn hear_watcher(&mut self) {
         let mut exits: Vec<Exited> = Vec::new();

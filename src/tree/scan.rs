@@ -223,6 +223,22 @@ impl Inner {
         Ok(true)
     }
 
+    /// Those that prove by what they carry to be members, where the connector tells of all others.
+    pub(super) fn search(&mut self, key: u64) -> Result<()> {
+        for _ in 0..TRIES {
+            self.take_notices();
+            let wanted = self.wanted(&[key]);
+            let seen = self.tree(key).seen;
+            for (_, process) in evidence::search(&wanted, sys::listing()?)? {
+                self.found(key, std::slice::from_ref(&process))?;
+            }
+            if self.tree(key).seen == seen {
+                break;
+            }
+        }
+        self.tree(key).trouble.take().map_or(Ok(()), Err)
+    }
+
     /// These are members, by what they carry. A tree of which one could not be entered cannot be scanned.
     fn carry(&mut self, keys: &mut Vec<u64>, carriers: &[(u64, Process)]) {
         self.retain_scanned(keys);

@@ -35,6 +35,7 @@ pub(super) enum Kept {
         id: u64,
     },
     ProcConnector,
+    Kqueue,
     /// The helper.
     Subreaper(Identity),
     Poll,
@@ -57,6 +58,7 @@ impl Kept {
         match self {
             Kept::Cgroup { .. } => Backend::Cgroup,
             Kept::ProcConnector => Backend::ProcConnector,
+            Kept::Kqueue => Backend::Kqueue,
             Kept::Subreaper(_) => Backend::Subreaper,
             Kept::Poll => Backend::Poll,
         }

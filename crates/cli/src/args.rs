@@ -170,7 +170,7 @@ pub(crate) struct Kill {
 #[derive(Debug, Arguments)]
 #[command(after_long_help = help::RUN)]
 pub(crate) struct Run {
-    /// By what means it is followed: auto, cgroup, proc-connector, subreaper or poll
+    /// By what means it is followed: auto, cgroup, proc-connector, subreaper, kqueue or poll
     #[arg(short, long, value_name = "B", default_value = "auto")]
     pub(crate) backend: Backend,
     /// When the command itself has ended, end what it left behind instead of waiting for it

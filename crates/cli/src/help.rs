@@ -235,7 +235,7 @@ Then the backends that can follow a tree. Each is tried: it runs a command that 
 whether each process of it is seen.
 
 JSON: objects with fact and value; then objects with question, grade (proven, best-effort, unavailable) and reason; then \
-objects with tree (auto, cgroup, proc-connector, subreaper, poll), works, backend (which it became), emptiness, members \
+objects with tree (auto, cgroup, proc-connector, subreaper, kqueue, poll), works, backend (which it became), emptiness, members \
 (exact, exact-since-attach, best-effort; null if it does not work) and reason.
 
 Exit codes:

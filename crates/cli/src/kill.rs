@@ -12,7 +12,7 @@ use crate::trees::Trees;
 pub(crate) fn kill(args: &args::Kill) -> Result<Code, Failure> {
     let mut wait = match (args.wait, args.tree) {
         (false, _) => Wait::No,
-        (true, false) => Wait::Ends(Ends::new(Style::Wait, args.json)?),
+        (true, false) => Wait::Ends(Box::new(Ends::new(Style::Wait, args.json)?)),
         (true, true) => Wait::Trees(Trees::new(Style::Wait, args.json)),
     };
     let (mut failed, mut ended_before) = (false, false);
@@ -44,7 +44,7 @@ pub(crate) fn kill(args: &args::Kill) -> Result<Code, Failure> {
 /// What is waited for after the signals.
 enum Wait {
     No,
-    Ends(Ends),
+    Ends(Box<Ends>),
     Trees(Trees),
 }
 

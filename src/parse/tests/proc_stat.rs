@@ -3,12 +3,13 @@ use procfs_core::process::Stat;
 use proptest::prelude::*;
 
 use crate::parse::check;
-use crate::parse::proc_stat::{ProcStat, exit_code, parse};
+use crate::parse::proc_stat::{ProcStat, exit_code, name, parse};
 
 /// A line as the kernel prints it, and what it was made of.
 #[derive(Clone)]
 struct Line {
     stat: ProcStat,
+    comm: Vec<u8>,
     exit_code: i32,
     bytes: Vec<u8>,
     /// Where field 38 ends.
@@ -57,7 +58,7 @@ fn line() -> impl Strategy<Value = Line> {
     (ours, comm(), numbers).prop_map(|(ours, comm, numbers)| {
         let (pid, state, ppid, session, num_threads, starttime, exit_signal, code) = ours;
         let mut bytes = format!("{pid} (").into_bytes();
-        bytes.extend(comm);
+        bytes.extend(&comm);
         bytes.push(b')');
         let mut exit_signal_end = 0;
         for (field, number) in (3..=52).zip(numbers) {
@@ -83,7 +84,7 @@ fn line() -> impl Strategy<Value = Line> {
         bytes.push(b'\n');
         let session = u32::try_from(session).unwrap_or(0);
         let stat = ProcStat { pid, state, ppid, session, num_threads, starttime, exit_signal };
-        Line { stat, exit_code: code, bytes, exit_signal_end }
+        Line { stat, comm, exit_code: code, bytes, exit_signal_end }
     })
 }
 
@@ -108,6 +109,7 @@ proptest! {
     fn what_was_printed_is_read_under_any_name(line in line()) {
         prop_assert_eq!(parse(&line.bytes), Some(line.stat));
         prop_assert_eq!(exit_code(&line.bytes), Some(line.exit_code));
+        prop_assert_eq!(name(&line.bytes), Some(&line.comm[..]));
         check::proc_stat(&line.bytes);
     }
 

@@ -16,20 +16,20 @@ fn answer(uuid: [u8; 16], unique: u64, parent: u64, version: i32, rest: [u8; 20]
 }
 
 #[test]
-fn nothing_but_the_two_numbers_is_read() {
+fn nothing_but_the_program_and_the_two_numbers_is_read() {
     let whole = answer([0xa5; 16], 70_123, 1, 1_234, [0xa5; 20]);
     let read = UniqueInfo::parse(&whole);
-    assert_eq!(read, Some(UniqueInfo { unique: 70_123, parent_unique: 1 }));
+    assert_eq!(read, Some(UniqueInfo { executable: [0xa5; 16], unique: 70_123, parent_unique: 1 }));
     for at in 0..SIZE {
         let mut other = whole;
         other[at] ^= 1;
-        assert_eq!(UniqueInfo::parse(&other) == read, !(16..32).contains(&at), "byte {at}");
+        assert_eq!(UniqueInfo::parse(&other) == read, at >= 32, "byte {at}");
     }
 }
 
 proptest! {
     #[test]
-    fn both_numbers_are_read_as_they_were_written(
+    fn all_is_read_as_they_were_written(
         uuid: [u8; 16],
         unique: u64,
         parent_unique: u64,
@@ -37,7 +37,7 @@ proptest! {
         rest: [u8; 20],
     ) {
         let whole = answer(uuid, unique, parent_unique, version, rest);
-        prop_assert_eq!(UniqueInfo::parse(&whole), Some(UniqueInfo { unique, parent_unique }));
+        prop_assert_eq!(UniqueInfo::parse(&whole), Some(UniqueInfo { executable: uuid, unique, parent_unique }));
         check::unique_info(&whole);
     }
 

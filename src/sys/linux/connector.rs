@@ -16,13 +16,15 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, getsockopt, send, setsockopt, sockopt};
 
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::parse::cn_proc::{self, Event, What};
 use crate::pid::Pid;
 use crate::state::{ExitStatus, State};
-use crate::sys::backend::exit::from_wait;
 use crate::sys::backend::handle::Handle;
 use crate::sys::backend::syscall::{self, Datagrams};
-use crate::sys::backend::world::{monotonic, world};
+use crate::sys::backend::world::world;
+use crate::sys::notice::Notice;
+use crate::sys::posix::{from_wait, monotonic};
 
 use filter::Filter;
 use members::{Members, Threads};
@@ -49,30 +51,6 @@ pub(crate) struct Connector {
     datagrams: Datagrams,
     events: Vec<Event>,
     owner: Pid,
-}
-
-/// `at` is the kernel's CLOCK_MONOTONIC, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
-    Forked {
-        parent: Pid,
-        child: Pid,
-        at: u64,
-    },
-    Executed {
-        pid: Pid,
-        at: u64,
-    },
-    /// All its threads have ended. The status is `Unknown` where several threads ended in several ways.
-    Ended {
-        pid: Pid,
-        status: ExitStatus,
-        at: u64,
-    },
-    /// Here, notices were lost. What the census then says is true, and notices go on from there; some that it has taken
-    /// into account already may come after it. Where there is no census, nobody is tracked any more: track anew whom
-    /// a proven scan shows.
-    Lost,
 }
 
 #[derive(Debug)]
@@ -117,6 +95,8 @@ const LEAST_MESSAGE: usize = 512;
 const MOST_PROCESSORS: usize = 1 << 16;
 
 impl Connector {
+    pub(crate) const IS_KQUEUE: bool = false;
+
     /// # Errors
     ///
     /// [`is_unsupported`](Error::is_unsupported) outside the initial PID, user and network namespaces, and where the kernel
@@ -201,6 +181,11 @@ impl Connector {
             self.forget(pid);
         }
         ended.map(|ended| !ended)
+    }
+
+    /// Nobody tells whom it has started.
+    pub(crate) fn track_ended(&mut self, _ended: &Identity, _status: ExitStatus) -> bool {
+        false
     }
 
     /// Marks a process that is about to be tracked, or is: whoever it starts from then on is marked alike, and its own

@@ -9,6 +9,7 @@ use crate::sys::backend::handle::{Handle, Kind};
 use crate::sys::backend::procfs::{ProcPath, StatBuffer};
 use crate::sys::backend::syscall::{self, PidfdInfo};
 use crate::sys::backend::world::world;
+use crate::sys::posix::from_wait;
 
 impl Handle {
     /// The status of a process that has ended. Reaps nothing. `Unknown` where nobody tells, and for one that runs.
@@ -88,15 +89,4 @@ enum Reaped {
     NotYet {
         parent: Option<Pid>,
     },
-}
-
-/// Takes apart what waitpid(2) would have given.
-pub(super) fn from_wait(status: i32) -> ExitStatus {
-    if libc::WIFEXITED(status) {
-        ExitStatus::Code(libc::WEXITSTATUS(status))
-    } else if libc::WIFSIGNALED(status) {
-        ExitStatus::Signal(libc::WTERMSIG(status))
-    } else {
-        ExitStatus::Unknown
-    }
 }

@@ -1,31 +1,21 @@
 //! What the one thread behind all trees sleeps on.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use crate::error::{Error, Result};
 use crate::sys::backend::handle::milliseconds;
+use crate::sys::notice::Interest;
 
 /// Several descriptors to wait for at once, and a way to be woken by another thread.
 #[derive(Debug)]
 pub(crate) struct Selector {
     epoll: Epoll,
     waker: Flag,
-}
-
-/// What to be woken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
-    Readable,
-    /// A file of the kernel that changed, such as cgroup.events.
-    Changed,
 }
 
 /// A descriptor that is readable while it is raised.
@@ -102,16 +92,6 @@ impl AsFd for Flag {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// Starts a thread that takes no signals: they are for the threads of the program that uses us.
-pub(crate) fn spawn_quiet(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let mut before = SigSet::empty();
-    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before))?;
-    // It inherits the mask.
-    let thread = Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(body);
-    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    thread
 }
 
 fn failed(errno: Errno) -> Error {

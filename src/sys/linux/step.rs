@@ -198,16 +198,3 @@ pub(super) fn hung_up(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
         Err(errno) => Err(errno),
     }
 }
-
-/// The session that a process is in, by the PID of its leader; `None` if it is not there, or its session began outside
-/// our PID namespace, or we may not know.
-///
-/// # References
-///
-/// getsid(2)
-#[inline]
-pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
-    nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid.raw())))
-        .ok()
-        .and_then(|sid| Pid::from_raw(sid.as_raw()))
-}

@@ -19,9 +19,9 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 
 use crate::error::{Error, Result};
 use crate::pid::Pid;
-use crate::state::ExitStatus;
-use crate::sys::backend::exit::from_wait;
-use crate::sys::backend::spawn::{Hook, SPAWN};
+use crate::sys::notice::{OnDeath, Report};
+use crate::sys::posix::from_wait;
+use crate::sys::spawn::{Hook, SPAWN};
 
 mod close;
 mod helper;
@@ -41,26 +41,6 @@ pub(crate) struct Helper {
     socket: OwnedFd,
     /// It has said its last word, or never will.
     over: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
-    /// The root, or an orphan, has ended and been reaped. An orphan's end can come before that of its parent, which has a
-    /// parent to reap it.
-    Ended { pid: Pid, status: ExitStatus, at: u64 },
-    /// So many ends of orphans were left out, since we did not read.
-    Dropped(u64),
-    /// Nobody is left. The last word.
-    Empty { at: u64 },
-    /// The helper has ended without having said so: nothing is proven. The last word.
-    Lost,
-}
-
-/// What the helper does when nobody holds our end any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnDeath {
-    Kill,
-    Leave,
 }
 
 impl Helper {

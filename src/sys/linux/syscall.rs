@@ -1,6 +1,5 @@
 //! System calls that no crate wraps yet, one function each.
 
-use std::io;
 use std::mem::{self, offset_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::AtomicU8;
@@ -301,9 +300,4 @@ pub(super) fn wiped_on_fork() -> Option<&'static AtomicU8> {
     }
     // SAFETY: the page is mapped for good, zeroed, writable, and used through this reference alone.
     Some(unsafe { AtomicU8::from_ptr(page.cast()) })
-}
-
-/// Whether this is what a process gets that may open no more files.
-pub(crate) fn is_fd_limit(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

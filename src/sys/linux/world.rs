@@ -15,6 +15,7 @@ use crate::parse;
 use crate::pid::Pid;
 use crate::sys::backend::procfs;
 use crate::sys::backend::syscall::{self, PIDFD_THREAD, PidfdInfo};
+use crate::sys::posix;
 
 /// Where this process stands, and what its kernel or sandbox lets it do.
 #[derive(Debug)]
@@ -248,21 +249,13 @@ pub(super) fn ticks() -> Result<u64, Errno> {
     Ok(seconds * TICKS_PER_SECOND + nanoseconds / (1_000_000_000 / TICKS_PER_SECOND))
 }
 
-/// CLOCK_MONOTONIC, in nanoseconds: the clock of the connector's notices.
-pub(crate) fn monotonic() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| nanoseconds(&now))
-}
-
 /// The tick, on the scale of start times, at that moment of the monotonic clock. The tick before it if the machine was
 /// suspended since.
 pub(crate) fn ticks_at(monotonic: u64) -> u64 {
-    let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| nanoseconds(&now));
-    let ago = self::monotonic().saturating_sub(monotonic);
+    let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64);
+    let ago = posix::monotonic().saturating_sub(monotonic);
     boottime.saturating_sub(ago) / (1_000_000_000 / TICKS_PER_SECOND)
-}
-
-fn nanoseconds(time: &nix::sys::time::TimeSpec) -> u64 {
-    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 /// USER_HZ: 100 on every architecture that Rust has a standard library for (the kernel rounds to it for user space,
@@ -279,6 +272,18 @@ pub(crate) fn age(start: &StartTime) -> Option<Duration> {
     }
     let passed = ticks().ok()?.checked_sub(start.ticks)?;
     Some(Duration::from_millis(passed.checked_mul(1000 / TICKS_PER_SECOND)?))
+}
+
+/// Not after unshare(2) or setns(2) of a PID namespace, which are for the children alone.
+pub(crate) fn children_are_here() -> bool {
+    let inode = |name: &str| nix::sys::stat::stat(name).map(|stat| stat.st_ino);
+    match (inode("/proc/thread-self/ns/pid"), inode("/proc/thread-self/ns/pid_for_children")) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
+        // ENOENT: unshared, and no child has made it yet.
+        (Ok(_), Err(_)) => false,
+        // Without /proc, or the namespaces, there is nothing to compare.
+        (Err(_), _) => true,
+    }
 }
 
 impl World {

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use pidigree_testkit::{DEADLINE, binary, eventually, require, stage};
 
 use super::*;
-use crate::sys::backend::spawn::spawn_held;
+use crate::sys::spawn::spawn_held;
 
 mod places;
 mod sweeping;

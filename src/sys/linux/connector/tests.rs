@@ -6,10 +6,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use pidigree_testkit::{DEADLINE, Family, is_root, require, stage};
 
+use super::Connector;
 use super::filter::Filter;
-use super::{Connector, Notice};
 use crate::pid::Pid;
 use crate::state::ExitStatus;
+use crate::sys::notice::Notice;
 
 const PATH: &str = "sys::backend::connector::tests::";
 

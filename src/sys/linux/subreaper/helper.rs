@@ -17,12 +17,12 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, dup2_stdin, getpgrp, getpid, getppid, getsid, setpgid, setsid};
 
-use super::OnDeath;
 use super::close::close_from;
 use super::kill::kill_children;
 use super::record::{Outbox, Record};
 use crate::sys::backend::syscall;
-use crate::sys::backend::world::monotonic;
+use crate::sys::notice::OnDeath;
+use crate::sys::posix::monotonic;
 
 /// Between fork and exec of std's child: returns in the root, which is forked here, and never in the helper.
 pub(super) fn fork_root(socket: RawFd, on_death: OnDeath) -> Result<(), Errno> {

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use pidigree_testkit::{DEADLINE, binary, default_signals, eventually};
 
 use super::*;
-use crate::state::State;
+use crate::state::{ExitStatus, State};
 use crate::sys::backend::handle::Handle;
 
 mod callers;

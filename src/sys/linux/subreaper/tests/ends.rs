@@ -1,7 +1,7 @@
 //! What the helper says, and when.
 
 use super::*;
-use crate::sys::backend::world::monotonic;
+use crate::sys::posix::monotonic;
 
 #[test]
 fn the_root_ends_before_its_orphan_and_nobody_is_left_after_both() {

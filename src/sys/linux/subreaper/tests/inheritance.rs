@@ -7,7 +7,7 @@ use nix::unistd::{getpgid, getpgrp, getsid, setpgid, setsid};
 use pidigree_testkit::stage;
 
 use super::*;
-use crate::sys::backend::spawn::spawn_held;
+use crate::sys::spawn::spawn_held;
 
 const HERE: &str = "sys::backend::subreaper::tests::inheritance";
 

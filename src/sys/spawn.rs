@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 use crate::pid::Pid;
+use crate::sys::backend::children_are_here;
 
 pub(super) const SPAWN: &str = "spawn the root of a tree";
 
@@ -82,18 +83,6 @@ pub(crate) fn spawn_held<C>(
         placing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         spawned
     })
-}
-
-/// Not after unshare(2) or setns(2) of a PID namespace, which are for the children alone.
-fn children_are_here() -> bool {
-    let inode = |name: &str| nix::sys::stat::stat(name).map(|stat| stat.st_ino);
-    match (inode("/proc/thread-self/ns/pid"), inode("/proc/thread-self/ns/pid_for_children")) {
-        (Ok(ours), Ok(theirs)) => ours == theirs,
-        // ENOENT: unshared, and no child has made it yet.
-        (Ok(_), Err(_)) => false,
-        // Without /proc, or the namespaces, there is nothing to compare.
-        (Err(_), _) => true,
-    }
 }
 
 /// In the child: says its PID, and waits for the word to go on.
