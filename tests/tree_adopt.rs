@@ -22,6 +22,7 @@ on_every_backend!(
     a_tree_that_ended_meanwhile_is_empty,
     a_successor_has_a_successor,
     a_tree_that_has_ended_says_so_when_adopted,
+    who_is_excluded_holds_nothing,
 );
 
 #[cfg(target_os = "linux")] // a kqueue does not show all of a chain that forks and ends, as its coverage says
@@ -240,6 +241,29 @@ fn a_tree_that_has_ended_says_so_when_adopted(backend: Backend) {
     assert!(adopted.is_empty(), "{backend}");
     let again = adopted.wait_empty(Some(PATIENCE)).unwrap().unwrap();
     assert_eq!((again.root, again.status, again.members), (emptied.root, emptied.status, emptied.members));
+}
+
+/// Who came while nobody followed it, and is nobody's child any more, could be a member; unless somebody says who it is.
+fn who_is_excluded_holds_nothing(backend: Backend) {
+    follow_for_ever(backend, OnTrackerDeath::Leave);
+    let mut tracker =
+        Tracker::start(&name("who_is_excluded_holds_nothing", backend), "say root await exit 5");
+    let root = tracker.family.fact("root").pid;
+    let state = tracker.state();
+    tracker.die();
+    let others = Family::spawn("double-fork [ say other await ] say parent pause");
+    let other = others.fact("other").pid;
+    let known = Tree::builder().exclude(&Process::open(pid(other)).unwrap()).adopt(&state).unwrap();
+    let unknown = Tree::adopt(&state).unwrap();
+    tracker.family.poke(root);
+    emptied(&known, &tracker.family);
+    if backend == Backend::ProcConnector {
+        assert_eq!(unknown.wait_empty(Some(Duration::from_millis(20))).unwrap(), None, "nobody told it");
+    }
+    assert!(!others.has_ended());
+    others.poke(other);
+    others.wait_ended(other);
+    emptied(&unknown, &tracker.family);
 }
 
 #[test]

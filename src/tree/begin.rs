@@ -124,7 +124,7 @@ pub(super) fn attach(builder: &TreeBuilder, root: &Process) -> Result<Tree> {
 }
 
 /// What [`Tree::adopt`] does.
-pub(super) fn adopt(state: &TreeState) -> Result<Tree> {
+pub(super) fn adopt(builder: &TreeBuilder, state: &TreeState) -> Result<Tree> {
     let world = sys::world()?;
     let elsewhere =
         |recorded: Option<u64>, here: Option<u64>| recorded.is_some() && here.is_some() && recorded != here;
@@ -138,8 +138,7 @@ pub(super) fn adopt(state: &TreeState) -> Result<Tree> {
             "it was saved in another PID namespace or before the last boot; what was saved means nothing here",
         ));
     }
-    let builder = TreeBuilder::default();
-    let begun = Begun::new(&builder)?;
+    let begun = Begun::new(builder)?;
     match &state.kept {
         _ if state.lineage.empty => begun.adopt_ended(state),
         Kept::Cgroup { path, id } => match sys::Cgroup::reopen(path, *id)? {
@@ -349,7 +348,17 @@ impl<'a> Begun<'a> {
     }
 
     fn adopt(self, state: &TreeState, source: Source, fed: bool) -> Result<Tree> {
-        let mut follow = self.follow(state.root, Lineage::adopt(state.lineage.clone()), source, fed);
+        let mut saved = state.lineage.clone();
+        // What those hold is in the tree.
+        if !matches!(source, Source::Cgroup(_) | Source::Subreaper { .. }) {
+            for process in &self.builder.exclude {
+                if saved.members.iter().all(|member| member.pid() != process.pid()) {
+                    exclude(&mut saved, *process.identity());
+                }
+            }
+            exclude(&mut saved, *Process::current()?.identity());
+        }
+        let mut follow = self.follow(state.root, Lineage::adopt(saved), source, fed);
         follow.coverage = coverage::of_adopted(&follow.source, fed, self.is_filtered());
         follow.evidence.clone_from(&state.evidence);
         follow.root_status = state.root_status;
@@ -514,6 +523,17 @@ impl<'a> Begun<'a> {
     fn tree(self) -> Tree {
         Tree { follower: Arc::new(self.follower) }
     }
+}
+
+/// Leaves out somebody who is alive, and who could be a member for all that is known: forked since the tree was saved, and
+/// orphaned or below a member. Whoever adopts a tree would wait for its own end otherwise.
+fn exclude(saved: &mut Saved, mut excluded: Identity) {
+    for known in [&mut saved.members, &mut saved.suspects, &mut saved.excluded] {
+        known.retain(|known| known.pid != excluded.pid);
+    }
+    excluded.settled = excluded.start.is_some();
+    saved.excluded.push(excluded);
+    saved.excludes = true;
 }
 
 /// Those that are there, but for this one.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::process::Process;
 use crate::sys::Connector;
 use crate::tree::child::TreeChild;
-use crate::tree::{Tree, begin};
+use crate::tree::{Tree, TreeState, begin};
 
 /// By what means a tree is followed.
 ///
@@ -156,6 +156,17 @@ impl TreeBuilder {
     /// [`is_unsupported`](Error::is_unsupported) for backends that only spawn. Otherwise those of [`Tree::attach`].
     pub fn attach(&self, root: &Process) -> Result<Tree> {
         begin::attach(self, root)
+    }
+
+    /// As [`Tree::adopt`]; of what is configured only the exclusions count, in addition to those that the tree was saved
+    /// with. Daemons that were started while nobody followed it, say, which would hold back emptiness until their end.
+    /// One that was a member when the tree was saved stays one; and a cgroup or a subreaper leaves nobody out.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tree::adopt`].
+    pub fn adopt(&self, state: &TreeState) -> Result<Tree> {
+        begin::adopt(self, state)
     }
 }
 

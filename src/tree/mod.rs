@@ -202,6 +202,6 @@ impl Tree {
     ///
     /// [`is_foreign`](crate::Error::is_foreign) for a state of another PID namespace or boot.
     pub fn adopt(state: &TreeState) -> Result<Tree> {
-        begin::adopt(state)
+        Tree::builder().adopt(state)
     }
 }
