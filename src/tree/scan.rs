@@ -120,7 +120,7 @@ impl Inner {
             // Whoever was not followed may have forked before the connector was told to follow it.
             let now = self.followed(&keys);
             keys.retain(|key| now.iter().any(|one| one.1 == *key && !followed.contains(one)));
-            if keys.is_empty() || forks()?.none_since(&before) {
+            if keys.is_empty() || none_came(&before, &parents)? {
                 return Ok(());
             }
             keys.iter().for_each(|key| lost(self, *key));
@@ -208,7 +208,7 @@ impl Inner {
             }
             tried.push((*key, lineage, outputs));
         }
-        if !forks()?.none_since(before) {
+        if !none_came(before, parents)? {
             return Ok(false);
         }
         let at = sys::monotonic();
@@ -286,6 +286,17 @@ impl Inner {
         let all: Vec<Identity> = lineage.members().chain(lineage.suspects()).copied().collect();
         all.iter().try_for_each(|one| self.mind(key, one))
     }
+}
+
+/// Whether nobody came since `before` but `listed`, who were listed after it.
+fn none_came(before: &sys::Forks, listed: &HashMap<Pid, Option<Pid>>) -> Result<bool> {
+    let now = forks()?;
+    if now.none_since(before) {
+        return Ok(true);
+    }
+    // Others fork in other PID namespaces. But somebody here may have had a PID, and not have been there to be listed; the
+    // parent, which was, may have ended before it was asked. Then the child is there now.
+    Ok(now.none_given_since(before) && sys::listing()?.iter().all(|pid| listed.contains_key(pid)))
 }
 
 /// How far the creation of processes has come; an error where nobody counts.

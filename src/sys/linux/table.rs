@@ -86,10 +86,15 @@ pub(crate) fn forks() -> Result<Option<Forks>> {
 }
 
 impl Forks {
-    /// Whether nobody was created in our PID namespace since `before`: nobody on the machine, or no PID was given here.
+    /// Whether nobody was created on the machine since `before`.
     pub(crate) fn none_since(&self, before: &Forks) -> bool {
-        let none_here = || before.last.is_some() && before.last == self.last && self.reuse_none_since(before);
-        self.count == before.count || none_here()
+        self.count == before.count
+    }
+
+    /// Whether no PID was given in our PID namespace since `before`. That is less: a PID is given some time before its
+    /// process is there, milliseconds while somebody moves others into cgroups.
+    pub(crate) fn none_given_since(&self, before: &Forks) -> bool {
+        before.last.is_some() && before.last == self.last && self.reuse_none_since(before)
     }
 
     /// Whether no PID can have been given twice since `before`: they are given in ascending order, all round, and there

@@ -97,6 +97,10 @@ impl Forks {
         match self.0 {}
     }
 
+    pub(crate) fn none_given_since(&self, _before: &Forks) -> bool {
+        match self.0 {}
+    }
+
     pub(crate) fn reuse_none_since(&self, _before: &Forks) -> bool {
         match self.0 {}
     }
