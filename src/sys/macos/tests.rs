@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::pid::Pid;
 
 /// Of each property.
-const CASES: u32 = 1_000;
+const CASES: u32 = 500;
 
 fn pid(number: i32) -> Pid {
     Pid::from_raw(number).unwrap()
