@@ -89,6 +89,8 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// PROC_CN_MCAST_LISTEN and PROC_CN_MCAST_IGNORE, linux/cn_proc.h.
 const START: u32 = 1;
 const STOP: u32 = 2;
+/// How often it is asked to start, where its answers are lost.
+const TIMES_ASKED: usize = 16;
 /// No message takes less of the buffer.
 const LEAST_MESSAGE: usize = 512;
 /// More processors than any kernel is built for.
@@ -294,11 +296,30 @@ impl Connector {
     /// The request of Linux 6.6 that names the kinds of events would do without those that nobody needs. But then the kernel
     /// neither answers, nor do its numbers show a gap.
     fn start(&mut self) -> Result<()> {
+        for _ in 0..TIMES_ASKED {
+            if self.is_answered()? {
+                return Ok(());
+            }
+            // On older kernels it counts how often it was asked.
+            self.ask(STOP).map_err(refused)?;
+        }
+        let reason = "others fork faster than this buffer holds, so that the kernel's answer is lost; enlarge it (event_buffer)";
+        Err(Error::unsupported(None, LISTEN, reason))
+    }
+
+    /// Asks once. Returns false if the answer may have been lost, because the buffer was full.
+    fn is_answered(&mut self) -> Result<bool> {
         let number = self.ask(START).map_err(refused)?;
+        let mut is_lost = false;
         loop {
             let count = match self.datagrams.receive(self.socket.as_fd()) {
                 Ok(count) => count,
-                Err(Errno::EINTR | Errno::ENOBUFS) => continue,
+                Err(Errno::EINTR) => continue,
+                Err(Errno::ENOBUFS) => {
+                    is_lost = true;
+                    continue;
+                }
+                Err(Errno::EAGAIN) if is_lost => return Ok(false),
                 Err(Errno::EAGAIN) => {
                     let reason =
                         "the kernel does not answer: it does only in the initial PID and user namespaces";
@@ -315,7 +336,7 @@ impl Connector {
                 });
             }
             match answer {
-                Some(0) => return Ok(()),
+                Some(0) => return Ok(true),
                 Some(errno) => return Err(refused(Errno::from_raw(errno as i32))),
                 None => {}
             }

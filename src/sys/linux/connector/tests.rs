@@ -372,6 +372,17 @@ fn after_a_loss_the_census_is_right() {
     assert!(!notices.is_empty());
 }
 
+/// The buffer can be full of others' forks before the kernel answers.
+#[test]
+fn without_the_filter_it_starts_in_a_storm() {
+    require_connector!();
+    let storm: Vec<Family> = (0..8).map(|_| Family::spawn("hopper 0")).collect();
+    for _ in 0..20_000 {
+        Connector::open_with(Some(1), unfiltered).unwrap();
+    }
+    storm.iter().for_each(Family::end);
+}
+
 #[test]
 fn without_the_filter_a_loss_is_a_new_beginning() {
     require_connector!();
