@@ -21,8 +21,12 @@ use pidigree::{Backend, Process, Promise, Signal, Tree, TreeChild, TreeEvent, pa
 use pidigree_testkit::Family;
 use serde_json::json;
 
-/// All but the choice among them.
-const BACKENDS: &[Backend] = Backend::ALL.split_at(1).1;
+/// Those of this system.
+const BACKENDS: &[Backend] = if cfg!(target_os = "macos") {
+    &[Backend::Kqueue]
+} else {
+    &[Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper, Backend::Poll]
+};
 
 /// Those that see every member.
 const SEEING: [Backend; 2] = [Backend::Cgroup, Backend::ProcConnector];

@@ -50,8 +50,12 @@ pub(crate) fn is_fd_limit(error: &io::Error) -> bool {
 
 /// CLOCK_MONOTONIC, in nanoseconds: the clock of the connector's notices.
 pub(crate) fn monotonic() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// What a clock shows, in nanoseconds.
+pub(super) fn nanoseconds(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// Starts a thread that takes no signals: they are for the threads of the program that uses us.

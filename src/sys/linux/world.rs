@@ -252,8 +252,7 @@ pub(super) fn ticks() -> Result<u64, Errno> {
 /// The tick, on the scale of start times, at that moment of the monotonic clock. The tick before it if the machine was
 /// suspended since.
 pub(crate) fn ticks_at(monotonic: u64) -> u64 {
-    let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME)
-        .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64);
+    let boottime = posix::nanoseconds(ClockId::CLOCK_BOOTTIME);
     let ago = posix::monotonic().saturating_sub(monotonic);
     boottime.saturating_sub(ago) / (1_000_000_000 / TICKS_PER_SECOND)
 }

@@ -14,7 +14,7 @@ pub(crate) fn capabilities() -> Result<Capabilities> {
             (Proven, "XNU gives every process of this boot a number of its own (proc_pidinfo)")
         }
         (false, Some(_)) => (
-            Proven,
+            BestEffort,
             "proc_pidinfo is refused here: PID and start time, in microseconds of the wall clock; another one could share them only if that was set back",
         ),
         (_, None) => (BestEffort, "kern.bootsessionuuid is refused here: proven only while this boot lasts"),

@@ -70,10 +70,6 @@ const TRACK: &str = "track process";
 const READ: &str = "look for new processes";
 /// New ones have to be asked for theirs. After so many rounds, others get a turn.
 const ROUNDS: usize = 16;
-/// How often those that are traced are looked at: their end is told to the debugger alone (trap 32).
-const TRACED: Duration = Duration::from_millis(100);
-/// After an error.
-const AGAIN: Duration = Duration::from_millis(100);
 
 impl<K: Kernel> Connector<K> {
     pub(super) fn open_in(kernel: K) -> Result<Connector<K>> {
@@ -158,7 +154,7 @@ impl<K: Kernel> Connector<K> {
         } else {
             self.is_due = true;
             // Should this fail as well, the next event will do.
-            let _ = self.queue.set_timer(AGAIN);
+            let _ = self.queue.set_timer();
         }
         taken
     }
@@ -372,7 +368,7 @@ impl<K: Kernel> Connector<K> {
         // It may have forked before it was attached to.
         self.is_due = true;
         if is_traced {
-            self.queue.set_timer(TRACED).map_err(|errno| Error::os(pid, TRACK, errno.into()))?;
+            self.queue.set_timer().map_err(|errno| Error::os(pid, TRACK, errno.into()))?;
         }
         Ok(())
     }
@@ -393,7 +389,7 @@ impl<K: Kernel> Connector<K> {
             }
         }
         if left {
-            self.queue.set_timer(TRACED).map_err(|errno| Error::os(None, READ, errno.into()))?;
+            self.queue.set_timer().map_err(|errno| Error::os(None, READ, errno.into()))?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ const TRIED: &str = "open the peer of a socket";
 const OPEN: &str = "open peer process";
 
 /// The process that has used the other end last, by its PID. XNU remembers the number, and the UUID of the executable; and
-/// not which process that was. So whoever has the PID has to run that executable, and started it under the same number.
+/// not which process that was. So whoever has the PID now has to run that executable.
 ///
 /// # References
 ///

@@ -44,8 +44,6 @@ struct Knote<K> {
 }
 
 const WATCH: &str = "watch process";
-/// How often those that are traced are looked at.
-const TRACED: Duration = Duration::from_millis(100);
 
 impl<K: Kernel> Poller<K> {
     pub(super) fn new_in(kernel: K) -> Result<Poller<K>> {
@@ -100,7 +98,7 @@ impl<K: Kernel> Poller<K> {
         let watches = vec![(key, Arc::clone(handle))];
         watching.attached.insert(pid, Knote { key: knote, watches, is_traced });
         if is_traced {
-            self.queue.set_timer(TRACED).map_err(failed)?;
+            self.queue.set_timer().map_err(failed)?;
         }
         Ok(Registration(()))
     }
@@ -158,7 +156,7 @@ impl<K: Kernel> Poller<K> {
             watching.end(pid, key, ExitStatus::Unknown);
         }
         if left {
-            self.queue.set_timer(TRACED).map_err(|errno| Error::os(None, WATCH, errno.into()))?;
+            self.queue.set_timer().map_err(|errno| Error::os(None, WATCH, errno.into()))?;
         }
         Ok(())
     }

@@ -46,6 +46,8 @@ pub(super) enum Told {
 /// Identifiers of ours.
 const BELL: usize = 1;
 const TIMER: usize = 2;
+/// In milliseconds.
+const WHILE: i64 = 100;
 /// At one call.
 pub(super) const MOST: usize = 256;
 
@@ -89,10 +91,10 @@ impl<K: Kernel> Queue<K> {
         self.change(event(BELL, EVFILT_USER, 0, NOTE_TRIGGER, 0, 0))
     }
 
-    /// Once, after that time.
-    pub(super) fn set_timer(&self, after: Duration) -> Result<(), Errno> {
-        let milliseconds = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
-        self.change(event(TIMER, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 0, milliseconds, 0))
+    /// Tells [`Told::Timer`] once, in a while: the end of one that is traced is told to the debugger alone (trap 32), and what
+    /// failed is tried again.
+    pub(super) fn set_timer(&self) -> Result<(), Errno> {
+        self.change(event(TIMER, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 0, WHILE, 0))
     }
 
     /// Appends what it has to tell. Returns whether there may be more.

@@ -120,6 +120,14 @@ impl Followed {
     }
 }
 
+/// Who forked whom, if that is what is told.
+fn link(notice: &Notice) -> Option<(i32, i32)> {
+    match *notice {
+        Notice::Forked { parent, child, .. } => Some((parent.raw(), child.raw())),
+        _ => None,
+    }
+}
+
 /// As the engine does: the one that `parent` forked, or bare if that cannot be shown.
 fn identify(fake: &Fake, child: Pid, parent: Pid) -> Identity {
     let handle = open(fake, child.raw())
@@ -219,11 +227,7 @@ fn those_that_are_tracked_already_are_told_again() {
     let told = |connector: &mut Connector<Fake>| {
         let mut notices = Vec::new();
         connector.read(&mut notices).unwrap();
-        let link = |notice: &Notice| match *notice {
-            Notice::Forked { parent, child, .. } => (parent.raw(), child.raw()),
-            _ => panic!("{notice:?}"),
-        };
-        notices.iter().map(link).collect::<Vec<_>>()
+        notices.iter().map(|notice| link(notice).unwrap()).collect::<Vec<_>>()
     };
     assert!(connector.track(pid(102), None).unwrap());
     assert!(told(&mut connector).contains(&(102, 103)));
@@ -248,8 +252,7 @@ fn children_of_those_that_had_ended_are_told() {
     assert!(connector.track_ended(&ended, ExitStatus::Code(4)));
     let mut notices = Vec::new();
     connector.read(&mut notices).unwrap();
-    let forked = |notice: &Notice| matches!(*notice, Notice::Forked { parent, child, .. } if (parent.raw(), child.raw()) == (100, 101));
-    assert!(forked(&notices[0]), "{notices:?}");
+    assert_eq!(link(&notices[0]), Some((100, 101)), "{notices:?}");
     let is_end = matches!(notices.last(), Some(Notice::Ended { pid, status: ExitStatus::Code(4), .. }) if pid.raw() == root);
     assert!(is_end, "{notices:?}");
 }
@@ -287,8 +290,7 @@ fn whoever_is_forgotten_is_heard_of_no_more() {
     fake.act(Op::Fork(1));
     let mut notices = Vec::new();
     tree.connector.read(&mut notices).unwrap();
-    let forked = |notice: &Notice| matches!(*notice, Notice::Forked { parent, child, .. } if (parent.raw(), child.raw()) == (101, 102));
-    assert!(notices.iter().all(forked) && notices.len() == 1, "{notices:?}");
+    assert_eq!(notices.iter().map(link).collect::<Vec<_>>(), [Some((101, 102))], "{notices:?}");
 }
 
 /// What was found out before an error is told after it.
