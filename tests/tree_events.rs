@@ -14,7 +14,11 @@ use pidigree::{Backend, ExitStatus, Identity, Pid, Promise, Tree, TreeEvent};
 use pidigree_testkit::{DEADLINE, Family, alone, eventually, require};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
-on_every_backend!(a_root_joins_first_and_empty_is_last, a_descriptor_tells_when_there_are_events);
+on_every_backend!(
+    a_root_joins_first_and_empty_is_last,
+    a_descriptor_tells_when_there_are_events,
+    a_descriptor_is_quiet_when_all_is_taken,
+);
 
 /// Those that are told of every member by the kernel.
 const TOLD: [Backend; 2] = [Backend::ProcConnector, Backend::Cgroup];
@@ -131,6 +135,23 @@ fn a_root_joins_first_and_empty_is_last(backend: Backend) {
     assert!(comes < goes && comes.is_some(), "{backend}: {told:?}");
     assert_eq!(emptied.members, 2, "{backend}");
     assert_eq!(tree.members(), [], "{backend}");
+}
+
+/// Also by whoever took it in from the kernel: or a loop around the descriptor would never sleep.
+fn a_descriptor_is_quiet_when_all_is_taken(backend: Backend) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    let (family, tree, _child) = spawn(&on(backend), "say root storm 500 say over pause");
+    let descriptor = tree.event_fd().unwrap();
+    let taken = || tree.next_event(Some(Duration::ZERO)).unwrap();
+    for _ in 0..2000 {
+        while taken().is_some() {}
+        let mut fds = [PollFd::new(descriptor, PollFlags::POLLIN)];
+        let is_readable = poll(&mut fds, PollTimeout::ZERO).unwrap() > 0;
+        // Or something has happened since.
+        assert!(!is_readable || taken().is_some(), "{backend}");
+    }
+    family.fact("over");
 }
 
 fn a_descriptor_tells_when_there_are_events(backend: Backend) {

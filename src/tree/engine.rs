@@ -568,6 +568,7 @@ impl Follower {
             let news = Arc::clone(&follow.news);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
+                follow.lower_if_idle();
                 return Ok(None);
             }
             inner = inner.wait(&news, left);

@@ -381,7 +381,8 @@ impl Follow {
     pub(super) fn ring(&mut self) {
         if std::mem::take(&mut self.has_news) {
             self.news.notify_all();
-            if let Some(flag) = &self.flag {
+            // Whoever took it in may have taken it, too.
+            if let Some(flag) = self.flag.as_ref().filter(|_| self.has_something()) {
                 flag.raise();
             }
         }
@@ -413,11 +414,14 @@ impl Follow {
     }
 
     pub(super) fn lower_if_idle(&self) {
-        if let Some(flag) = &self.flag {
-            if self.queue.is_empty() && self.trouble.is_none() && self.broken().is_none() {
-                flag.lower();
-            }
+        if let Some(flag) = self.flag.as_ref().filter(|_| !self.has_something()) {
+            flag.lower();
         }
+    }
+
+    /// To be taken.
+    fn has_something(&self) -> bool {
+        !self.queue.is_empty() || self.trouble.is_some() || self.broken().is_some()
     }
 
     /// The helper, which is a member to the machine, and to nobody else.
