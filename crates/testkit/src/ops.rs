@@ -57,6 +57,12 @@ impl Runner {
                     run_and_exit(self.parent, ops);
                 }
             }
+            Op::Held(name, ops) => {
+                let (parent, name) = (sys::own_pid(), name.clone());
+                if must("held", sys::fork_held(move || say(&name))) == Fork::Child {
+                    run_and_exit(parent, ops);
+                }
+            }
             Op::Thread(ops) => self.thread(ops),
             Op::Exec(words) => {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -48,6 +48,7 @@ pub(crate) enum Op {
     Fork(Vec<Op>),
     DoubleFork(Vec<Op>),
     CloneParent(Vec<Op>),
+    Held(String, Vec<Op>),
     Thread(Vec<Op>),
     /// The words, already known to parse: they become the arguments of the new image.
     Exec(Vec<String>),
@@ -119,6 +120,7 @@ impl<'a> Parser<'a> {
             "fork" => Op::Fork(self.block(word)?),
             "double-fork" => Op::DoubleFork(self.block(word)?),
             "clone-parent" => Op::CloneParent(self.block(word)?),
+            "held" => Op::Held(self.argument(word)?.to_owned(), self.block(word)?),
             "thread" => Op::Thread(self.block(word)?),
             "exec" => Op::Exec(self.block_words(word)?),
             "spawn" => Op::Spawn(self.block_words(word)?),

@@ -203,6 +203,10 @@ pub(crate) fn clone_parent() -> io::Result<Fork> {
     none("call that starts a sibling")
 }
 
+pub(crate) fn fork_held(_announce: impl FnOnce() + Send + 'static) -> io::Result<Fork> {
+    none("userfaultfd")
+}
+
 pub(crate) fn become_subreaper() -> io::Result<()> {
     none("child subreapers")
 }
