@@ -85,6 +85,7 @@ impl Runner {
                 }
             }
             Op::UnshareMount => must("unshare-mount", sys::unshare_mount()),
+            Op::EnterPid(of) => must("enter-pid", sys::enter_pid_namespace(*of)),
             Op::Subreaper => must("subreaper", sys::become_subreaper()),
             Op::Undumpable => must("undumpable", sys::become_undumpable()),
             Op::Name(name) => must("name", sys::name_thread(name)),

@@ -227,6 +227,19 @@ fn clone_parent_makes_a_sibling() {
     assert_ne!(stat(sibling.pid, 4), Some(std::process::id().to_string()));
 }
 
+#[cfg(target_os = "linux")] // macOS has no namespaces
+#[test]
+fn enter_pid_has_children_live_elsewhere() {
+    require!(is_root(), "needs root, to enter PID namespaces");
+    let world = Family::builder().launcher(&["in-ns", "pid,mount"]).spawn("say first pause");
+    world.fact("first");
+    let children = format!("/proc/{0}/task/{0}/children", world.root_pid());
+    let init = fs::read_to_string(children).expect("children");
+    let family = Family::spawn(format!("enter-pid {init} fork [ say kid pause ] say root pause"));
+    assert_eq!(family.fact("kid").ppid, 0, "its parent is outside");
+    assert_eq!(family.fact("root").ppid, std::process::id());
+}
+
 #[cfg(target_os = "linux")] // macOS has no userfaultfd
 #[test]
 fn held_forks_a_child_that_has_a_pid_and_is_not_there() {

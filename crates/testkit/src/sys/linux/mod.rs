@@ -188,6 +188,12 @@ pub(crate) fn unshare_mount() -> io::Result<()> {
     Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?)
 }
 
+/// Has whoever this process starts from now on be in the PID namespace of another, as nsenter(1) does.
+pub(crate) fn enter_pid_namespace(of: u32) -> io::Result<()> {
+    let namespace = std::fs::File::open(format!("/proc/{of}/ns/pid"))?;
+    Ok(nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWPID)?)
+}
+
 /// Has the kernel kill this process when the thread that forked it ends.
 fn die_with_parent() -> io::Result<()> {
     Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)

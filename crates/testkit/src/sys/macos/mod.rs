@@ -215,6 +215,10 @@ pub(crate) fn become_undumpable() -> io::Result<()> {
     none("dumpable flag")
 }
 
+pub(crate) fn enter_pid_namespace(_of: u32) -> io::Result<()> {
+    none("PID namespaces")
+}
+
 pub(crate) fn unshare_mount() -> io::Result<()> {
     none("mount namespaces")
 }
