@@ -57,6 +57,12 @@ impl Runner {
                     run_and_exit(self.parent, ops);
                 }
             }
+            Op::Held(name, ops) => {
+                let (parent, name) = (sys::own_pid(), name.clone());
+                if must("held", sys::fork_held(move || say(&name))) == Fork::Child {
+                    run_and_exit(parent, ops);
+                }
+            }
             Op::Thread(ops) => self.thread(ops),
             Op::Exec(words) => {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -79,6 +85,7 @@ impl Runner {
                 }
             }
             Op::UnshareMount => must("unshare-mount", sys::unshare_mount()),
+            Op::EnterPid(of) => must("enter-pid", sys::enter_pid_namespace(*of)),
             Op::Subreaper => must("subreaper", sys::become_subreaper()),
             Op::Undumpable => must("undumpable", sys::become_undumpable()),
             Op::Name(name) => must("name", sys::name_thread(name)),

@@ -8,6 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use common::stat;
+#[cfg(target_os = "linux")] // for what needs a world that only Linux has
+use pidigree_testkit::stage;
 use pidigree_testkit::{Fact, Family, binary, eventually, is_root, require};
 
 fn ppid(pid: u32) -> u32 {
@@ -223,6 +225,45 @@ fn clone_parent_makes_a_sibling() {
     assert_eq!(sibling.ppid, std::process::id());
     drop(family);
     assert_ne!(stat(sibling.pid, 4), Some(std::process::id().to_string()));
+}
+
+#[cfg(target_os = "linux")] // macOS has no namespaces
+#[test]
+fn enter_pid_has_children_live_elsewhere() {
+    require!(is_root(), "needs root, to enter PID namespaces");
+    let world = Family::builder().launcher(&["in-ns", "pid,mount"]).spawn("say first pause");
+    world.fact("first");
+    let children = format!("/proc/{0}/task/{0}/children", world.root_pid());
+    let init = fs::read_to_string(children).expect("children");
+    let family = Family::spawn(format!("enter-pid {init} fork [ say kid pause ] say root pause"));
+    assert_eq!(family.fact("kid").ppid, 0, "its parent is outside");
+    assert_eq!(family.fact("root").ppid, std::process::id());
+}
+
+#[cfg(target_os = "linux")] // macOS has no userfaultfd
+#[test]
+fn held_forks_a_child_that_has_a_pid_and_is_not_there() {
+    let test = "held_forks_a_child_that_has_a_pid_and_is_not_there";
+    require!(is_root(), "needs root, for userfaultfd and a PID namespace");
+    stage(test, &["in-ns", "pid,mount"], || {
+        let family = Family::spawn("held given [ say kid pause ] say root pause");
+        let root = family.fact("given").pid;
+        let last = fs::read_to_string("/proc/sys/kernel/ns_last_pid").expect("the PID given last");
+        let kid = last.trim().parse().expect("a number");
+        assert_eq!(stat(kid, 4), None, "it is not there");
+        assert!(family.heard("kid").is_empty());
+        family.poke(root);
+        let fact = family.fact("kid");
+        assert_eq!((fact.pid, fact.ppid), (kid, root));
+        assert_eq!(family.fact("root").pid, root);
+        let descriptors = |pid| fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count();
+        let plain = Family::spawn("say root pause");
+        assert_eq!(descriptors(root), descriptors(plain.fact("root").pid), "nothing of it is left");
+        // And its end is the end of one that is held.
+        let family = Family::spawn("fork [ held given [ pause ] ] pause");
+        family.fact("given");
+        drop(family);
+    });
 }
 
 #[cfg(target_os = "linux")] // macOS has no dumpable flag

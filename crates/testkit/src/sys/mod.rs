@@ -27,9 +27,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 pub(crate) use libc::{EAGAIN, ENOSYS, EPERM, SIGCONT, SIGKILL, SIGSTOP, SIGUSR1};
 
 pub(crate) use backend::{
-    Pinned, become_subreaper, become_undumpable, become_user, clone_parent, deny, executable, hear,
-    in_namespaces, looks_ended, name_thread, own_tid, pin_speaker, pipe, spawn_chain, spawn_idle,
-    spawn_idle_as, take, tell, thread_exit, unshare_mount, wait_zombie,
+    Pinned, become_subreaper, become_undumpable, become_user, clone_parent, deny, enter_pid_namespace,
+    executable, fork_held, hear, in_namespaces, looks_ended, name_thread, own_tid, pin_speaker, pipe,
+    spawn_chain, spawn_idle, spawn_idle_as, take, tell, thread_exit, unshare_mount, wait_zombie,
 };
 
 /// Which side of a fork this is.

@@ -3,6 +3,7 @@
 
 mod copy;
 mod facts;
+mod held;
 mod seccomp;
 mod world;
 
@@ -21,6 +22,7 @@ use super::{Fork, lifeline_ended, set_of, wait_for, wait_readable};
 
 pub(crate) use copy::{spawn_chain, spawn_idle, spawn_idle_as};
 pub(crate) use facts::{hear, pin_speaker, tell};
+pub(crate) use held::fork_held;
 pub(crate) use seccomp::deny;
 pub(crate) use world::in_namespaces;
 
@@ -144,23 +146,30 @@ struct CloneArgs {
 
 const _: () = assert!(size_of::<CloneArgs>() == 80);
 
+const CLONE_ARGS: CloneArgs = CloneArgs {
+    flags: 0,
+    pidfd: 0,
+    child_tid: 0,
+    parent_tid: 0,
+    exit_signal: 0,
+    stack: 0,
+    stack_size: 0,
+    tls: 0,
+    set_tid: 0,
+    set_tid_size: 0,
+};
+
 /// Forks a child with this PID in our own PID namespace.
 fn raw_fork_as(pid: i32) -> io::Result<Fork> {
-    let args = CloneArgs {
-        flags: 0,
-        pidfd: 0,
-        child_tid: 0,
-        parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: (&raw const pid) as u64,
-        set_tid_size: 1,
-    };
-    // SAFETY: `args` is a clone_args of the size given, and its set_tid points at one live pid; as in raw_clone
-    let pid =
-        Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
+    let set_tid = (&raw const pid) as u64;
+    raw_clone3(&CloneArgs { exit_signal: libc::SIGCHLD as u64, set_tid, set_tid_size: 1, ..CLONE_ARGS })
+}
+
+/// `args` has no stack, does not share memory, and what it points at is alive.
+fn raw_clone3(args: &CloneArgs) -> io::Result<Fork> {
+    let args: *const CloneArgs = args;
+    // SAFETY: `args` is a clone_args of the size given, and what it points at is alive; as in raw_clone
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, args, size_of::<CloneArgs>()) })?;
     Ok(if pid == 0 { Fork::Child } else { Fork::Parent(pid as i32) })
 }
 
@@ -177,6 +186,12 @@ pub(crate) fn become_undumpable() -> io::Result<()> {
 /// Goes into a mount namespace of its own.
 pub(crate) fn unshare_mount() -> io::Result<()> {
     Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?)
+}
+
+/// Has whoever this process starts from now on be in the PID namespace of another, as nsenter(1) does.
+pub(crate) fn enter_pid_namespace(of: u32) -> io::Result<()> {
+    let namespace = std::fs::File::open(format!("/proc/{of}/ns/pid"))?;
+    Ok(nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWPID)?)
 }
 
 /// Has the kernel kill this process when the thread that forked it ends.

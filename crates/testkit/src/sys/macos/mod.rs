@@ -203,12 +203,20 @@ pub(crate) fn clone_parent() -> io::Result<Fork> {
     none("call that starts a sibling")
 }
 
+pub(crate) fn fork_held(_announce: impl FnOnce() + Send + 'static) -> io::Result<Fork> {
+    none("userfaultfd")
+}
+
 pub(crate) fn become_subreaper() -> io::Result<()> {
     none("child subreapers")
 }
 
 pub(crate) fn become_undumpable() -> io::Result<()> {
     none("dumpable flag")
+}
+
+pub(crate) fn enter_pid_namespace(_of: u32) -> io::Result<()> {
+    none("PID namespaces")
 }
 
 pub(crate) fn unshare_mount() -> io::Result<()> {
