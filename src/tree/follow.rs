@@ -40,6 +40,8 @@ pub(super) struct Follow {
     pub(super) fed: bool,
     /// But not of all yet: after a loss, or when it was not there from the start, a scan has to show whom to track.
     pub(super) untracked: bool,
+    /// All who are linked to members are told of, though no scan has proven it.
+    pub(super) walked: bool,
     pub(super) coverage: Coverage,
     pub(super) evidence: Vec<Proof>,
     /// When it began, on the kernel's monotonic clock, in nanoseconds.
@@ -139,6 +141,7 @@ impl Follow {
             source,
             fed,
             untracked: false,
+            walked: false,
             coverage,
             evidence: Vec::new(),
             began,
@@ -328,7 +331,7 @@ impl Follow {
 
     /// Whether it is to be scanned when it is due.
     pub(super) fn needs_scan(&self) -> bool {
-        self.is_polled() || self.fed && self.lineage.is_lost()
+        self.is_polled() || self.fed && self.lineage.missing_since().is_some()
     }
 
     /// Who it is that executed a program, if it is a member.

@@ -16,6 +16,7 @@ mod look;
 mod marks;
 mod scan;
 mod state;
+mod walk;
 
 use std::os::fd::BorrowedFd;
 use std::process::Command;
