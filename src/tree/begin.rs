@@ -378,7 +378,7 @@ impl<'a> Begun<'a> {
         let listed = listed(&follow.source)?;
         let mut inner = self.lock();
         inner.put(&self.follower.engine.selector, key, follow, self.builder.event_buffer)?;
-        inner.step(key, Input::Lost { since: state.since }, self.began);
+        let mut all = true;
         for member in members {
             let reopened = match listed.iter().find(|process| process.pid() == member.pid()) {
                 Some(process) if process.identity().same_process(&member) == Sameness::Unknown => {
@@ -394,13 +394,20 @@ impl<'a> Begun<'a> {
                 }
                 Ok(process) => process.handle.exit_status(),
                 // What was recorded does not prove who it is.
-                Err(error) if error.is_unsupported() && !lists && !TELLS_EARLIER => continue,
+                Err(error) if error.is_unsupported() && !lists && !TELLS_EARLIER => {
+                    all = false;
+                    continue;
+                }
                 Err(error) if error.is_gone() || error.is_unsupported() && lists => ExitStatus::Unknown,
                 Err(error) => return Err(error),
             };
             if !fed || !inner.track_ended(key, &member, status) {
                 inner.step(key, Input::Ended { pid: member.pid(), status }, self.began);
             }
+        }
+        if fed && all {
+            // They are here, or their end has been told: what they do from now on is told, too.
+            inner.step(key, Input::Unseen { since: u64::MAX }, self.began);
         }
         if let Source::Subreaper { process, .. } = &inner.tree(key).source {
             let helper = *process.identity();

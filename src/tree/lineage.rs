@@ -28,7 +28,10 @@ use crate::state::ExitStatus;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod check;
+mod saved;
 mod scan;
+
+pub(crate) use saved::Saved;
 
 /// One tree: a root, everything it started, until empty.
 #[derive(Clone, Debug)]
@@ -182,24 +185,6 @@ pub(crate) enum Output {
     Empty,
 }
 
-/// A lineage as plain data, for a successor that was not there while the rest happened.
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Saved {
-    pub(crate) root: Identity,
-    pub(crate) members: Vec<Identity>,
-    pub(crate) suspects: Vec<Identity>,
-    pub(crate) excluded: Vec<Identity>,
-    /// Somebody was excluded once, who may have ended.
-    pub(crate) excludes: bool,
-    pub(crate) adopters: Vec<Pid>,
-    pub(crate) sessions: Option<Vec<Pid>>,
-    /// The tick from which on everything is missing. Early is safe: who has a clock may move it up to a tick before
-    /// which nothing has happened that was not told.
-    pub(crate) since: u64,
-    pub(crate) empty: bool,
-}
-
 impl Lineage {
     /// A tree of its root alone, which is a member from the start: no `Joined` is said of it. What is excluded never
     /// joins, nor does what that starts; it is to be alive, and not to have started within this very clock tick. With an
@@ -327,6 +312,11 @@ impl Lineage {
         self.known.get(&pid).filter(|known| known.standing == Standing::Member).map(|known| &known.identity)
     }
 
+    /// Who can be given orphans of the tree.
+    pub(crate) fn adopters(&self) -> impl Iterator<Item = Pid> {
+        self.adopters.iter().copied()
+    }
+
     /// Those of whom nothing is proven, by PID. Their ends and forks are to be told as members' are; who cannot do that
     /// tells the loss of events since the scan.
     pub(crate) fn suspects(&self) -> impl Iterator<Item = &Identity> {
@@ -367,45 +357,6 @@ impl Lineage {
     /// but those that are linked to one that is.
     pub(crate) fn missing_since(&self) -> Option<u64> {
         self.lost.into_iter().chain(self.unseen).min()
-    }
-
-    /// All of it, as plain data.
-    pub(crate) fn save(&self) -> Saved {
-        let of = |standing| self.of(standing).copied().collect();
-        Saved {
-            root: self.root,
-            members: of(Standing::Member),
-            suspects: of(Standing::Suspect),
-            excluded: of(Standing::Excluded),
-            excludes: self.excludes,
-            adopters: self.adopters.iter().copied().collect(),
-            sessions: self.foreign.as_ref().map(|foreign| foreign.iter().copied().collect()),
-            since: self.missing_since().unwrap_or(self.heard).min(self.heard),
-            empty: self.empty,
-        }
-    }
-
-    /// Goes on where it was saved, with everything since then missing. The caller has made sure that it is the same boot
-    /// and the same PID namespace.
-    pub(crate) fn adopt(saved: Saved) -> Lineage {
-        let Saved { root, members, suspects, excluded, excludes, adopters, sessions, since, empty } = saved;
-        let mut lineage = Lineage::new(root, []);
-        lineage.drop_known(root.pid);
-        lineage.adopters = adopters.into_iter().collect();
-        lineage.foreign = sessions.map(|sessions| sessions.into_iter().collect());
-        lineage.excludes = excludes;
-        for identity in excluded {
-            lineage.insert(identity, Standing::Excluded);
-        }
-        for (identities, standing) in [(members, Standing::Member), (suspects, Standing::Suspect)] {
-            for identity in identities {
-                lineage.insert(identity, standing);
-            }
-        }
-        if !empty {
-            lineage.lose(since);
-        }
-        Lineage { heard: since, empty, ..lineage }
     }
 
     fn of(&self, standing: Standing) -> impl Iterator<Item = &Identity> {

@@ -14,6 +14,7 @@ mod left;
 pub(crate) mod lineage;
 mod look;
 mod marks;
+mod queue;
 mod scan;
 mod state;
 mod walk;

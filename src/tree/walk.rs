@@ -1,6 +1,6 @@
 //! Members that are proven link by link, where no table can be; and who is beside a tree for certain.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::error::Result;
 use crate::identity::{Identity, Sameness};
@@ -110,14 +110,8 @@ impl Inner {
 /// The other children of these ancestors of a root, and those of the first process: they are not below the root, and
 /// cannot come to be.
 pub(super) fn beside(root: Pid, above: &[Process]) -> Result<Vec<Identity>> {
-    let first =
-        Pid::new(1).filter(|first| *first != root && above.iter().all(|process| process.pid() != *first));
-    let first = match first.map(Process::open) {
-        Some(Err(error)) if error.is_limit() => return Err(error),
-        Some(Ok(first)) => Some(first),
-        _ => None,
-    };
     let mut beside = Vec::new();
+    let first = Pid::new(1).filter(|first| *first != root).and_then(|first| Process::open(first).ok());
     for parent in above.iter().chain(&first) {
         match parent.children() {
             Ok(children) => beside.extend(children.iter().map(|child| *child.identity())),
@@ -127,4 +121,14 @@ pub(super) fn beside(root: Pid, above: &[Process]) -> Result<Vec<Identity>> {
     }
     beside.retain(|one| one.pid() != root);
     Ok(beside)
+}
+
+/// Who can be taken for an orphan of a tree when it is adopted, as far as they can be read: children of whoever has these
+/// PIDs, of the first process, and of this one, whose own are orphans then. They may be members.
+pub(super) fn around(above: &[Pid]) -> Vec<Identity> {
+    let parents = above.iter().copied().chain([Pid::current()]).chain(Pid::new(1));
+    let parents: BTreeSet<Pid> = parents.collect();
+    let children =
+        |parent: Pid| Process::open(parent).and_then(|parent| parent.children()).unwrap_or_default();
+    parents.into_iter().flat_map(children).map(|child| *child.identity()).collect()
 }

@@ -89,7 +89,7 @@ pub(crate) fn lineage(input: &[u8]) {
         listener.hear(&out, &lineage);
         // The order is the machine's own and nobody else's: told the same, it says the same.
         out.clear();
-        let saved = lineage.save();
+        let saved = lineage.save(None);
         let next = Lineage::adopt(saved);
         assert!(next.members().eq(lineage.members()) && next.suspects().eq(lineage.suspects()));
         if bytes.next() == 255 {

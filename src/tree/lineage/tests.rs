@@ -565,10 +565,10 @@ fn what_was_saved_survives_any_format() {
     table.row(20, 1, 20, 120);
     table.forked(10, bare(21));
     table.resync();
-    let json = serde_json::to_string(&table.lineage.save()).unwrap();
+    let json = serde_json::to_string(&table.lineage.save(None)).unwrap();
     let lineage = Lineage::adopt(serde_json::from_str(&json).unwrap());
     assert!(lineage.members().eq(table.lineage.members()));
     assert!(lineage.suspects().eq(table.lineage.suspects()));
     assert!(lineage.is_lost());
-    assert_eq!(serde_json::to_string(&lineage.save()).unwrap(), json);
+    assert_eq!(serde_json::to_string(&lineage.save(None)).unwrap(), json);
 }

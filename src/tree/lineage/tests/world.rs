@@ -332,7 +332,7 @@ impl World {
             }
             Step::Find(which) => self.find(which),
             Step::Save if !self.waiting.iter().any(|(_, notice)| matches!(notice, Notice::Lost)) => {
-                self.saved = Some(self.lineage.save());
+                self.save();
             }
             Step::Save => {}
             Step::Restart => self.restart(),
@@ -566,6 +566,19 @@ impl World {
         }
     }
 
+    fn save(&mut self) {
+        // Where nothing is missing, whoever is not known is none.
+        let all = self.setup.source != Source::Poll && self.waiting.is_empty();
+        let told = (all && self.lineage.missing_since().is_none()).then(|| self.kernel.tick());
+        let mut saved = self.lineage.save(told);
+        if told.is_some() {
+            let there = (1..=PIDS).filter_map(|pid| self.kernel.bearer(Pid::new(pid)?));
+            let there = there.map(|who| self.kernel.identity(who));
+            saved.add_strangers(there.filter(|one| !self.lineage.knows(one.pid)));
+        }
+        self.saved = Some(saved);
+    }
+
     fn restart(&mut self) {
         if let Some(saved) = &self.saved {
             self.lineage = Lineage::adopt(saved.clone());
@@ -599,6 +612,7 @@ impl World {
             }
         }
         if all && !self.lineage.is_empty() {
+            self.bearers = followed.iter().map(|&who| (self.kernel.processes[who].pid, 1)).collect();
             self.followed = Some(followed);
             self.tell(Input::Unseen { since: u64::MAX });
         }
