@@ -165,6 +165,10 @@ impl<V> Router<V> {
     /// Those of [`Tree::attach`]: who was orphaned before cannot be linked to the root any more. A root that ends while it is
     /// being routed is refused, or its route leaves by itself.
     pub fn insert(&self, root: &Process, value: V) -> Result<Route<V>> {
+        // Its route, if it had one, may not have been told of that yet.
+        if root.state()? != State::Running {
+            return Err(Error::gone(root.pid(), INSERT));
+        }
         self.refuse_routed(root.identity())?;
         let tree = self.shared.with_room(|| Tree::attach(root))?;
         self.shared.insert(tree, Some(root.clone()), value).map(|slot| self.route(slot))
@@ -371,7 +375,8 @@ impl<V> Shared<V> {
         if process.state()? != State::Running {
             return Err(Error::gone(process.pid(), RESOLVE));
         }
-        let answer = which_contain(table.trees(), process);
+        let matters = |inside: &[usize], place| table.would_be_nearest(inside, place);
+        let answer = which_contain(table.trees(), process, matters);
         // Once it has ended, trees do not know it any more.
         if process.state()? != State::Running {
             return Err(Error::gone(process.pid(), RESOLVE));

@@ -35,6 +35,18 @@ impl<V> Default for Table<V> {
     }
 }
 
+impl<V> Slot<V> {
+    /// To whoever is in both trees: one that came later is nearer if it was put in below the other, and farther if it was
+    /// put in above it.
+    fn is_nearer_than(&self, other: &Slot<V>) -> bool {
+        if self.number > other.number {
+            self.outer.contains(&other.number)
+        } else {
+            !other.outer.contains(&self.number)
+        }
+    }
+}
+
 impl<V> Table<V> {
     pub(super) fn trees(&self) -> impl Iterator<Item = &Tree> + Clone {
         self.slots.iter().map(|slot| &slot.tree)
@@ -83,14 +95,18 @@ impl<V> Table<V> {
     pub(super) fn nearest(&self, inside: &[usize]) -> Option<&Arc<Slot<V>>> {
         let mut inside = inside.iter().map(|index| &self.slots[*index]);
         let first = inside.next()?;
-        // One that came later is nearer if it was put in below the other, and farther if it was put in above it.
-        Some(inside.fold(first, |near, later| if later.outer.contains(&near.number) { later } else { near }))
+        Some(inside.fold(first, |near, other| if other.is_nearer_than(near) { other } else { near }))
+    }
+
+    /// The same places; whether this one as well would be the nearest.
+    pub(super) fn would_be_nearest(&self, inside: &[usize], place: usize) -> bool {
+        self.nearest(inside).is_none_or(|near| self.slots[place].is_nearer_than(near))
     }
 
     /// The routes that a new one is below.
     pub(super) fn outer(&self, root: &Identity, pin: Option<&Process>, tree: &Tree) -> Result<Vec<u64>> {
         if let Some(pin) = pin {
-            let inside = which_contain(self.trees(), pin)?.inside;
+            let inside = which_contain(self.trees(), pin, |_, _| true)?.inside;
             // It ended meanwhile: what it was in is not to be learned from what trees know by now.
             if pin.state()? == State::Running {
                 return Ok(inside.into_iter().map(|index| self.slots[index].number).collect());
@@ -109,13 +125,13 @@ impl<V> Table<V> {
                 Err(error) if error.is_gone() || error.is_thread() => continue,
                 Err(error) => return Err(error),
             };
-            let shared = which_contain(self.trees().chain([tree]), &process)?.inside;
+            let shared = which_contain(self.trees().chain([tree]), &process, |_, _| true)?.inside;
             if shared.last() != Some(&self.slots.len()) {
                 continue;
             }
             for slot in shared[..shared.len() - 1].iter().map(|index| &self.slots[*index]) {
                 if let Some(pin) = &slot.pin {
-                    let is_below = !which_contain([tree].into_iter(), pin)?.inside.is_empty();
+                    let is_below = !which_contain([tree].into_iter(), pin, |_, _| true)?.inside.is_empty();
                     if pin.state()? == State::Running {
                         outer.extend((!is_below).then_some(slot.number));
                         continue;

@@ -40,7 +40,8 @@ const TRIED: &str = "find the route of process";
 const DOUBT: &str = "processes are started faster than it can be told whether it is in one of the trees, \
                      of which the kernel tells nothing here; try again";
 
-/// Asks these trees. The process is to run, still, after the answer; otherwise that is worth nothing.
+/// Asks these trees. The process is to run, still, after the answer; otherwise that is worth nothing. `matters`: whether it
+/// is of interest if it is in one of them, given those that it is in for sure.
 ///
 /// # Errors
 ///
@@ -49,12 +50,14 @@ const DOUBT: &str = "processes are started faster than it can be told whether it
 pub(crate) fn which_contain<'t>(
     trees: impl Iterator<Item = &'t Tree> + Clone,
     process: &Process,
+    matters: impl Fn(&[usize], usize) -> bool,
 ) -> Result<Answer> {
     let mut question = Question::about(process);
     let mut answer = Answer { inside: Vec::new(), settled: true };
     let mut doubtful: Vec<(usize, &Tree)> = Vec::new();
     ask(trees.enumerate(), &mut question, &mut answer, &mut doubtful)?;
     for _ in 0..SCANS {
+        doubtful.retain(|(index, _)| matters(&answer.inside, *index));
         if doubtful.is_empty() {
             break;
         }
@@ -64,7 +67,7 @@ pub(crate) fn which_contain<'t>(
         let again = std::mem::take(&mut doubtful);
         ask(again.into_iter(), &mut question, &mut answer, &mut doubtful)?;
     }
-    if let Some((_, tree)) = doubtful.first() {
+    if let Some((_, tree)) = doubtful.iter().find(|(index, _)| matters(&answer.inside, *index)) {
         let mut inner = tree.follower.engine.lock();
         let trouble = inner.tree(tree.follower.key).trouble.as_ref().map(Error::again);
         return Err(trouble.unwrap_or_else(|| Error::in_doubt(process.pid(), TRIED, DOUBT)));
@@ -205,7 +208,7 @@ impl Inner {
     fn standing(&mut self, key: u64, question: &mut Question<'_>) -> Result<Standing> {
         let pid = question.pid();
         if self.tree(key).is_polled() {
-            self.bury(key, pid)?;
+            self.bury_one(key, pid)?;
         }
         let follow = self.tree(key);
         if follow.emptied.is_some() || follow.hidden() == Some(pid) {
@@ -253,23 +256,37 @@ impl Inner {
 }
 
 impl Inner {
-    /// Tells the end of a member whose PID somebody else has: without events for it, that is found out late, and the newcomer
-    /// would be hard to tell from it.
-    fn bury(&mut self, key: u64, pid: Pid) -> Result<()> {
-        let Some(pin) = self.tree(key).pins.get(&pid) else { return Ok(()) };
-        if pin.process.state()? == State::Running {
+    /// Tells the ends of those whose PIDs others can have. Without events for them they are found out about late; and whoever
+    /// has the PID then would be hard to tell from the one before, where there are no unique ids.
+    pub(super) fn bury(&mut self, key: u64) -> Result<()> {
+        let follow = self.tree(key);
+        if !follow.is_polled() {
             return Ok(());
         }
-        let status = pin.process.handle.exit_status();
-        let watch = pin.key;
-        self.tree(key).pins.remove(&pid);
-        self.watched.remove(&watch);
-        if let Some(watcher) = &self.watcher {
-            watcher.unwatch(watch);
+        let mut gone = Vec::new();
+        for (pid, pin) in &follow.pins {
+            if pin.process.handle.is_reaped()? {
+                gone.push((*pid, pin.key, pin.process.handle.exit_status()));
+            }
         }
-        self.step(key, Input::Ended { pid, status }, sys::monotonic());
-        self.tree(key).look_after(Duration::ZERO);
+        for (pid, watch, status) in gone {
+            self.tree(key).pins.remove(&pid);
+            self.watched.remove(&watch);
+            if let Some(watcher) = &self.watcher {
+                watcher.unwatch(watch);
+            }
+            self.step(key, Input::Ended { pid, status }, sys::monotonic());
+            self.tree(key).look_after(Duration::ZERO);
+        }
         Ok(())
+    }
+
+    /// The same of one.
+    fn bury_one(&mut self, key: u64, pid: Pid) -> Result<()> {
+        match self.tree(key).pins.get(&pid) {
+            Some(pin) if pin.process.handle.is_reaped()? => self.bury(key),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -300,6 +317,7 @@ impl Follow {
         // By what it carries it can be a member whoever made it.
         let is_by_descent = |proof: &Proof| *proof == own_session || matches!(proof, Proof::Mark(_));
         let by_descent = self.evidence.iter().all(is_by_descent);
+        let mut may_be_excluded = false;
         for (step, process) in question.chain().iter().enumerate() {
             let pid = process.pid();
             if step > 0 && self.lineage.adopts(pid) {
@@ -307,7 +325,7 @@ impl Follow {
             }
             let identity = process.identity();
             if self.is_known_as_member(process, identity)? == Some(true) {
-                return Ok(Standing::Member);
+                return Ok(if may_be_excluded { Standing::Doubtful } else { Standing::Member });
             }
             let started_before = match (identity.start, self.root.start) {
                 (Some(its), Some(roots)) => its.offset == roots.offset && its.ticks < roots.ticks,
@@ -316,11 +334,16 @@ impl Follow {
             if by_descent && (started_before || pid == Pid::current()) {
                 return Ok(STRANGER);
             }
+            if self.lineage.member(pid).is_some() || self.is_suspect(pid) {
+                break;
+            }
             if self.lineage.knows(pid) {
-                // Whoever is excluded is held, so it is the very one.
-                let is_excluded = self.lineage.member(pid).is_none() && !self.is_suspect(pid);
                 let is_held = self.pinned(pid).is_some_and(|held| matches!(held.state(), Ok(State::Running)));
-                return Ok(if is_excluded && is_held { STRANGER } else { Standing::Doubtful });
+                if is_held {
+                    return Ok(STRANGER);
+                }
+                // Or another one has its PID.
+                may_be_excluded = true;
             }
         }
         Ok(Standing::Doubtful)

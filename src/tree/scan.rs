@@ -103,6 +103,7 @@ impl Inner {
             self.retain_scanned(&mut keys);
             // Whoever is in the cgroup of one is a member, orphan or not.
             self.each(&mut keys, Inner::list_cgroup);
+            self.each(&mut keys, Inner::bury);
             let followed = self.followed(&keys);
             if !self.scan_once(&mut keys, &mut parents, &before, began)? {
                 continue;
