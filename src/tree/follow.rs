@@ -39,6 +39,8 @@ pub(super) struct Follow {
     pub(super) untracked: bool,
     /// All who are linked to members are told of, though no scan has proven it.
     pub(super) walked: bool,
+    /// When the last proven scan began to list who is there, on the kernel's monotonic clock.
+    pub(super) proven: u64,
     pub(super) coverage: Coverage,
     pub(super) evidence: Vec<Proof>,
     /// When it began, on the kernel's monotonic clock, in nanoseconds.
@@ -139,6 +141,7 @@ impl Follow {
             fed,
             untracked: false,
             walked: false,
+            proven: 0,
             coverage,
             evidence: Vec::new(),
             began,

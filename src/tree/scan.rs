@@ -103,6 +103,7 @@ impl Inner {
             self.retain_scanned(&mut keys);
             // Whoever is in the cgroup of one is a member, orphan or not.
             self.each(&mut keys, Inner::list_cgroup);
+            self.each(&mut keys, Inner::bury);
             let followed = self.followed(&keys);
             if !self.scan_once(&mut keys, &mut parents, &before, began)? {
                 continue;
@@ -155,6 +156,7 @@ impl Inner {
         before: &sys::Forks,
         began: u64,
     ) -> Result<bool> {
+        let listed_from = sys::monotonic();
         let mut table = Vec::with_capacity(parents.len());
         let mut new = Vec::new();
         for pid in sys::listing()? {
@@ -220,6 +222,7 @@ impl Inner {
         for (key, lineage, outputs) in tried {
             self.replace(key, lineage, outputs, at);
             let follow = self.tree(key);
+            follow.proven = listed_from;
             if follow.emptied.is_none() && follow.is_polled() {
                 // Whatever is forked from now on is not told by anybody.
                 self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, at);
