@@ -1,1 +1,5 @@
-fn main() {}
+//! The `spfs-monitor` command; the library beside it does the work.
+
+fn main() -> std::process::ExitCode {
+    spfs_monitor::main()
+}
