@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Backend, Tree, TreeEvent};
-use pidigree_testkit::{Family, deny_from_now, is_root, require, stage};
+use pidigree_testkit::{Family, deny_from_now, early, is_root, require, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 on_every_backend!(
@@ -56,8 +56,7 @@ fn outlives(tree: &Tree, family: &Family, member: &str) {
 /// E1, as `sh -c 'sleep 2 & exit 0'`, and as a daemon.
 fn the_root_ends_first(backend: Backend) {
     for round in 0..rounds() {
-        let left = if round % 2 == 0 { "fork" } else { "double-fork" };
-        let (family, tree, mut child) = spawn(&on(backend), format!("{left} [ say left await ] exit 0"));
+        let (family, tree, mut child) = spawn(&on(backend), early::ENDS_FIRST[round as usize % 2]);
         assert!(child.wait().unwrap().success());
         outlives(&tree, &family, "left");
     }
@@ -67,9 +66,7 @@ fn the_root_ends_first(backend: Backend) {
 #[cfg(target_os = "linux")]
 fn a_chain_forks_and_ends(backend: Backend) {
     for round in 0..rounds() {
-        let pace = ["", "hold 200", "hold 2000"][round as usize % 3];
-        let script = format!("hopper 40 setsid-every 9 {pace} say last await");
-        let (family, tree, _child) = spawn(&on(backend), script);
+        let (family, tree, _child) = spawn(&on(backend), early::CHAIN[round as usize % 3]);
         outlives(&tree, &family, "last");
     }
 }
@@ -79,7 +76,7 @@ fn a_chain_forks_and_ends(backend: Backend) {
 fn a_member_leaves_the_mount_namespace(backend: Backend) {
     require!(is_root(), "needs root, to have mount namespaces");
     for _ in 0..rounds() {
-        let (family, tree, mut child) = spawn(&on(backend), "fork [ unshare-mount say elsewhere await ]");
+        let (family, tree, mut child) = spawn(&on(backend), early::ELSEWHERE);
         assert!(child.wait().unwrap().success());
         outlives(&tree, &family, "elsewhere");
     }
@@ -88,9 +85,7 @@ fn a_member_leaves_the_mount_namespace(backend: Backend) {
 /// E4, as the root and below it (trap 4).
 fn a_main_thread_ends_before_the_others(backend: Backend) {
     for round in 0..rounds() {
-        let leader = "thread [ say worker await exit 4 ] thread-exit";
-        let script = if round % 2 == 0 { leader.to_owned() } else { format!("fork [ {leader} ]") };
-        let (family, tree, _child) = spawn(&on(backend), script);
+        let (family, tree, _child) = spawn(&on(backend), early::MAIN_THREAD_ENDS[round as usize % 2]);
         let worker = family.fact("worker");
         #[cfg(target_os = "linux")] // nothing says it elsewhere
         pidigree_testkit::eventually("the main thread has ended", || {
@@ -112,8 +107,7 @@ fn a_main_thread_ends_before_the_others(backend: Backend) {
 /// E7: no chain of parents leads to the root any more.
 fn orphans_of_ended_parents_stay(backend: Backend) {
     for _ in 0..rounds() {
-        let deep = "double-fork [ fork [ double-fork [ orphaned say deep await ] ] ]";
-        let (family, tree, mut child) = spawn(&on(backend), deep);
+        let (family, tree, mut child) = spawn(&on(backend), early::DEEP);
         assert!(child.wait().unwrap().success());
         outlives(&tree, &family, "deep");
     }
@@ -141,8 +135,7 @@ fn a_member_cannot_be_looked_into() {
     stage("a_member_cannot_be_looked_into", &["in-ns", "mount", "--uid", "65534"], || {
         for backend in BACKENDS.iter().copied().filter(|backend| works(*backend).is_ok()) {
             for _ in 0..rounds() {
-                let (family, tree, mut child) =
-                    spawn(&on(backend), "double-fork [ undumpable say closed await ]");
+                let (family, tree, mut child) = spawn(&on(backend), early::CLOSED);
                 assert!(child.wait().unwrap().success());
                 let closed = family.fact("closed").pid;
                 let namespace = std::fs::read_link(format!("/proc/{closed}/ns/mnt"));

@@ -6,6 +6,7 @@
 //!   threads, executes or dies as told, and every member of which ends when the test drops the guard.
 //! - [`stage`] runs a test's body in another world: a PID namespace, a hidden `/proc`, another user, under seccomp.
 //! - [`fork_with_pid`] forces a PID to be reused; [`idle_children`] and [`chain`] make many processes cheaply.
+//! - [`early`] has scripts whose end others announce too early.
 //! - [`require!`] skips a test with a reason, or fails where nothing may be skipped (`PIDIGREE_NO_SKIP=1`).
 //!
 //! # The script
@@ -13,6 +14,7 @@
 #![doc = concat!("```text\n", include_str!("help.txt"), "```")]
 
 mod binary;
+pub mod early;
 mod family;
 mod help;
 mod idle;
