@@ -45,6 +45,7 @@ enum Kind {
     Limit,
     Unstable,
     Invalid,
+    Routed,
     Io,
 }
 
@@ -98,6 +99,11 @@ impl Error {
     /// calling process.
     pub fn is_invalid(&self) -> bool {
         self.0.kind == Kind::Invalid
+    }
+
+    /// Returns whether a [`Router`](crate::Router) has a route already for the very process that another one was to begin at.
+    pub fn is_already_routed(&self) -> bool {
+        self.0.kind == Kind::Routed
     }
 
     fn new(
@@ -155,6 +161,18 @@ impl Error {
             tried,
             "the processes above it ended faster than they could be verified; try again",
         )
+    }
+
+    #[cold]
+    pub(crate) fn already_routed(pid: Pid) -> Error {
+        let reason = "this process has a route; remove that one first";
+        Error::new(Kind::Routed, pid, "route process", reason)
+    }
+
+    /// Nothing proves of which trees a process is a member.
+    #[cold]
+    pub(crate) fn in_doubt(pid: Pid, tried: &'static str, reason: &'static str) -> Error {
+        Error::new(Kind::Unstable, pid, tried, reason)
     }
 
     #[cold]
@@ -255,6 +273,7 @@ impl From<Error> for io::Error {
             Kind::Thread | Kind::Invalid => io::ErrorKind::InvalidInput,
             Kind::Denied => io::ErrorKind::PermissionDenied,
             Kind::Unsupported => io::ErrorKind::Unsupported,
+            Kind::Routed => io::ErrorKind::AlreadyExists,
             Kind::Foreign | Kind::Limit | Kind::Unstable | Kind::Io => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

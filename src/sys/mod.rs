@@ -8,6 +8,7 @@
 //! | `Step`, `Since` | a process pinned for as long as a walk needs it: its parent's PID, and proof that another `Step` is that parent |
 //! | `Poller`, `Registration` | ends of many handles as one descriptor that becomes readable; no end is lost, none reported twice |
 //! | `parent_of` | the parent's PID of whatever process has this PID |
+//! | `Thread` | a thread id pinned to its thread, and so to the process that owns it |
 //! | `process_of_thread`, `process_of_peer` | who owns a thread id, who opened the other end of a socket |
 //! | `scan`, `fork_count` | the process table in one pass, and the counter that stands still if nothing was created |
 //! | `listing`, `forks`, `children_of` | the PIDs alone, and whether any was given meanwhile; those of one family |
@@ -53,9 +54,11 @@ pub(crate) mod reactor;
 
 pub(crate) use backend::{
     Cgroup, Connector, Flag, Forks, Handle, Helper, Poller, Registration, Selector, Since, Step, TICK,
-    adopts_orphans, age, capabilities, children_of, fork_count, forks, listing, parent_of, process_of_peer,
-    process_of_thread, scan, ticks_at, world,
+    Thread, adopts_orphans, age, capabilities, children_of, fork_count, forks, listing, parent_of,
+    process_of_peer, process_of_thread, scan, ticks_at, world,
 };
 pub(crate) use notice::{Interest, Notice, OnDeath, Report};
-pub(crate) use posix::{is_fd_limit, monotonic, session_of, signal_name, signal_number, spawn_quiet};
+pub(crate) use posix::{
+    is_fd_limit, monotonic, open_files_limit, session_of, signal_name, signal_number, spawn_quiet,
+};
 pub(crate) use spawn::spawn_held;

@@ -3,6 +3,7 @@
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::time::{ClockId, clock_gettime};
 
@@ -30,6 +31,11 @@ pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
     nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid.raw())))
         .ok()
         .and_then(|sid| Pid::from_raw(sid.as_raw()))
+}
+
+/// How many descriptors this process may have open.
+pub(crate) fn open_files_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft)
 }
 
 /// Takes apart what waitpid(2) would have given.

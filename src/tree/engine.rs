@@ -16,6 +16,7 @@ use crate::sys::{self, Flag, Interest, Selector};
 use crate::tree::builder::Backend;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
 use crate::tree::follow::{Change, Follow, Remains, Source};
+use crate::tree::heed::Heeded;
 use crate::tree::left::Left;
 use crate::tree::marks::Marks;
 use crate::tree::state::TreeState;
@@ -51,6 +52,7 @@ pub(super) struct Inner {
     pub(super) left: HashMap<u64, Left>,
     /// Of trees that are over, to be cleared away when that has been told.
     pub(super) remains: Vec<Arc<Remains>>,
+    pub(super) heeded: Heeded,
     /// Until when the thread sleeps.
     planned: Option<Instant>,
     /// Some tree has something to tell.
@@ -363,6 +365,7 @@ impl Inner {
         // Whoever has ended by now is not to be forgotten by a PID that another one has.
         self.hear_connector();
         let mut follow = self.trees.remove(&key)?;
+        self.heeded.remove(&key);
         self.marks.retain(|tree| self.trees.contains_key(&tree));
         follow.unregister(selector);
         for pin in follow.pins.values() {

@@ -40,6 +40,8 @@ pub(super) struct Follow {
     pub(super) fed: bool,
     /// But not of all yet: after a loss, or when it was not there from the start, a scan has to show whom to track.
     pub(super) untracked: bool,
+    /// When the last proven scan began to list who is there, on the kernel's monotonic clock.
+    pub(super) proven: u64,
     pub(super) coverage: Coverage,
     pub(super) evidence: Vec<Proof>,
     /// When it began, on the kernel's monotonic clock, in nanoseconds.
@@ -139,6 +141,7 @@ impl Follow {
             source,
             fed,
             untracked: false,
+            proven: 0,
             coverage,
             evidence: Vec::new(),
             began,

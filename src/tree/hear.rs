@@ -275,6 +275,7 @@ impl Inner {
         if let Some(remains) = &self.tree(key).remains {
             let remains = Arc::clone(remains);
             self.remains.push(remains);
+            self.tell_over(key);
         }
         for change in changes.drain(..) {
             match change {

@@ -1,5 +1,6 @@
 //! A root, everything it started, until empty.
 
+pub(crate) mod ask;
 mod begin;
 mod builder;
 mod child;
@@ -9,6 +10,7 @@ mod event;
 mod evidence;
 mod follow;
 mod hear;
+pub(crate) mod heed;
 mod kill;
 mod left;
 pub(crate) mod lineage;

@@ -150,6 +150,7 @@ impl Inner {
         before: &sys::Forks,
         began: u64,
     ) -> Result<bool> {
+        let listed_from = sys::monotonic();
         let mut table = Vec::with_capacity(parents.len());
         let mut new = Vec::new();
         for pid in sys::listing()? {
@@ -215,6 +216,7 @@ impl Inner {
         for (key, lineage, outputs) in tried {
             self.replace(key, lineage, outputs, at);
             let follow = self.tree(key);
+            follow.proven = listed_from;
             if follow.emptied.is_none() && follow.is_polled() {
                 // Whatever is forked from now on is not told by anybody.
                 self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, at);

@@ -26,7 +26,7 @@ use crate::pid::Pid;
 use crate::sys::backend::cgroup::home::Home;
 use crate::sys::backend::cgroup::name::Name;
 use crate::sys::backend::handle::Handle;
-use crate::sys::backend::procfs;
+use crate::sys::backend::procfs::{self, ProcPath};
 
 /// One cgroup, and never another. When dropped it is removed if nobody is in it; if somebody is, it stays: for a successor
 /// who knows its path and id, or for the next tracker in the same cgroup, who removes it once it is empty.
@@ -210,6 +210,12 @@ impl Cgroup {
     /// Whether the calling process is in it or in a cgroup below.
     pub(crate) fn contains_self(&self) -> Result<bool> {
         Ok(self.members()?.binary_search(&Pid::current()).is_ok())
+    }
+
+    /// Through which cgroups one reaches the one that a process is in, as a text in which each has its name between slashes;
+    /// `None` if it cannot be read.
+    pub(crate) fn names_above(pid: Pid) -> Option<Vec<u8>> {
+        procfs::read_all(ProcPath::new(pid, "/cgroup").as_c_str()).ok()
     }
 
     /// Moves the calling process, with all its threads, to the cgroup above, if it is in this one.

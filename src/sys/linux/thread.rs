@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{AcceptConn, PeerCredentials};
 
@@ -15,35 +16,80 @@ use crate::sys::backend::step::{self, UNSEEN};
 use crate::sys::backend::syscall::{self, PIDFD_THREAD, PidfdInfo};
 use crate::sys::backend::world::world;
 
-/// The thread group that a number belongs to, which is the number itself for a process; while the thing it was read
-/// from stays pinned, so does the answer (only an exec by another thread changes it, and then the thread is gone).
-enum Pinned {
+/// A thread, pinned: its number is no other thread's for as long as it lives, and it belongs to one process for life. (Only
+/// an exec takes a thread from under its number, and then that number is free.)
+#[derive(Debug)]
+pub(crate) struct Thread {
+    tid: Pid,
+    owner: Pid,
+    pin: Pin,
+}
+
+#[derive(Debug)]
+enum Pin {
     Pidfd(OwnedFd),
+    /// Its /proc/TID/status.
     Status(OwnedFd),
 }
 
-impl Pinned {
-    fn open(tid: Pid, tried: &'static str) -> Result<Pinned> {
-        let world = world()?;
-        if world.thread && world.info {
-            return match syscall::pidfd_open(tid, PIDFD_THREAD) {
-                Ok(fd) => Ok(Pinned::Pidfd(fd)),
-                Err(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => Err(Error::gone(tid, tried)),
-                Err(errno) => Err(Error::os(tid, tried, errno.into())),
-            };
-        }
-        world.need_proc(tid, tried)?;
-        let file = nix::fcntl::open(
-            ProcPath::new(tid, "/status").as_c_str(),
-            nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
-            nix::sys::stat::Mode::empty(),
-        );
-        file.map(Pinned::Status).map_err(|errno| procfs::refused(tid, tried, errno))
+const TRIED: &str = "find the process of thread";
+
+impl Thread {
+    pub(crate) fn open(tid: Pid) -> Result<Thread> {
+        Thread::open_to(tid, TRIED)
     }
 
+    fn open_to(tid: Pid, tried: &'static str) -> Result<Thread> {
+        let world = world()?;
+        let pin = if world.thread && world.info {
+            match syscall::pidfd_open(tid, PIDFD_THREAD) {
+                Ok(fd) => Pin::Pidfd(fd),
+                Err(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Err(Error::gone(tid, tried)),
+                Err(errno) => return Err(Error::os(tid, tried, errno.into())),
+            }
+        } else {
+            world.need_proc(tid, tried)?;
+            let file = nix::fcntl::open(
+                ProcPath::new(tid, "/status").as_c_str(),
+                nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
+                nix::sys::stat::Mode::empty(),
+            );
+            file.map(Pin::Status).map_err(|errno| procfs::refused(tid, tried, errno))?
+        };
+        let owner = pin.owner(tid, tried)?;
+        Ok(Thread { tid, owner, pin })
+    }
+
+    /// The PID of the process that it belongs to.
+    pub(crate) fn owner(&self) -> Pid {
+        self.owner
+    }
+
+    /// Whether it has not ended, and so its number, and its owner's, are what they were.
+    pub(crate) fn is_alive(&self) -> Result<bool> {
+        match &self.pin {
+            Pin::Pidfd(fd) => {
+                let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut fds, PollTimeout::ZERO) {
+                    Ok(ready) => Ok(ready == 0),
+                    Err(Errno::EINTR) => Ok(true),
+                    Err(errno) => Err(Error::os(self.tid, "look at thread", errno.into())),
+                }
+            }
+            Pin::Status(_) => match self.pin.owner(self.tid, "look at thread") {
+                Ok(owner) => Ok(owner == self.owner),
+                Err(error) if error.is_gone() => Ok(false),
+                Err(error) => Err(error),
+            },
+        }
+    }
+}
+
+impl Pin {
+    /// The thread group that the number belongs to, which is the number itself for a process.
     fn owner(&self, tid: Pid, tried: &'static str) -> Result<Pid> {
         let number = match self {
-            Pinned::Pidfd(fd) => {
+            Pin::Pidfd(fd) => {
                 let mut answer = syscall::pidfd_info(fd.as_fd(), PidfdInfo::PID);
                 // Said for a moment while another thread executes a program, too.
                 for _ in 0..16 {
@@ -60,7 +106,7 @@ impl Pinned {
                     Err(errno) => return Err(Error::os(tid, tried, errno.into())),
                 }
             }
-            Pinned::Status(file) => {
+            Pin::Status(file) => {
                 let mut text = [0; 512];
                 let length = nix::sys::uio::pread(file, &mut text, 0)
                     .map_err(|errno| procfs::refused(tid, tried, errno))?;
@@ -78,19 +124,18 @@ impl Pinned {
 
 /// The process that owns a thread id; a process owns its own number.
 pub(crate) fn process_of_thread(tid: Pid) -> Result<Handle> {
-    const TRIED: &str = "find the process of thread";
-    let thread = Pinned::open(tid, TRIED)?;
-    let owner = thread.owner(tid, TRIED)?;
+    let thread = Thread::open(tid)?;
+    let owner = thread.owner();
     let handle = Handle::open(owner).map_err(|error| {
         if error.is_gone() || error.is_thread() { Error::gone(tid, TRIED) } else { error }
     })?;
     // The thread outlived the opening, so its process did, and that is what was opened.
-    if thread.owner(tid, TRIED)? == owner { Ok(handle) } else { Err(Error::gone(tid, TRIED)) }
+    if thread.pin.owner(tid, TRIED)? == owner { Ok(handle) } else { Err(Error::gone(tid, TRIED)) }
 }
 
 /// Whose thread a number is that turned out not to be a process; `None` if it is none (any more).
 pub(super) fn owner_of(tid: Pid) -> Option<Pid> {
-    let owner = Pinned::open(tid, "").and_then(|thread| thread.owner(tid, "")).ok()?;
+    let owner = Thread::open_to(tid, "").ok()?.owner();
     (owner != tid).then_some(owner)
 }
 

@@ -34,6 +34,10 @@ impl Cgroup {
         Err(Error::unsupported(None, "find the cgroup of the tree again", "only Linux has cgroups"))
     }
 
+    pub(crate) fn names_above(_pid: Pid) -> Option<Vec<u8>> {
+        None
+    }
+
     pub(crate) fn path(&self) -> &Path {
         match self.0 {}
     }

@@ -6,6 +6,7 @@ use super::darwin::Darwin;
 use super::{connector, handle, poller, step, table};
 use crate::error::{Error, Result};
 use crate::pid::Pid;
+use crate::state::State;
 
 pub(crate) type Handle = handle::Handle<Darwin>;
 pub(crate) type Step = step::Step<Darwin>;
@@ -104,4 +105,22 @@ pub(crate) fn listing() -> Result<Vec<Pid>> {
 /// Threads have no PIDs here, so the number that names a thread elsewhere (to a file system, say) names its process.
 pub(crate) fn process_of_thread(tid: Pid) -> Result<Handle> {
     Handle::open_in(Darwin, tid, "find the process of thread")
+}
+
+/// A thread's number here: its process.
+#[derive(Debug)]
+pub(crate) struct Thread(Handle);
+
+impl Thread {
+    pub(crate) fn open(tid: Pid) -> Result<Thread> {
+        process_of_thread(tid).map(Thread)
+    }
+
+    pub(crate) fn owner(&self) -> Pid {
+        self.0.pid()
+    }
+
+    pub(crate) fn is_alive(&self) -> Result<bool> {
+        Ok(self.0.state()? == State::Running)
+    }
 }

@@ -39,7 +39,9 @@ mod tests;
 pub(crate) use self::{
     absent::{Cgroup, Forks, Helper, adopts_orphans, children_are_here, fork_count, forks},
     capabilities::capabilities,
-    here::{Connector, Handle, Poller, Step, children_of, listing, parent_of, process_of_thread, scan},
+    here::{
+        Connector, Handle, Poller, Step, Thread, children_of, listing, parent_of, process_of_thread, scan,
+    },
     peer::process_of_peer,
     poller::Registration,
     selector::{Flag, Selector},

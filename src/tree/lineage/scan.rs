@@ -174,13 +174,13 @@ impl Lineage {
         match scan.verdicts.get(&parent) {
             Some(Verdict::Ours | Verdict::Excluded) => false,
             Some(Verdict::Ended) => true,
-            _ => {
-                parent.get() == 1
-                    || self.adopters.contains(&parent)
-                    || !scan.parents.contains_key(&parent)
-                    || steps > scan.parents.len()
-            }
+            _ => self.adopts(parent) || !scan.parents.contains_key(&parent) || steps > scan.parents.len(),
         }
+    }
+
+    /// Whether it is given orphans of the tree, though it is no member.
+    pub(crate) fn adopts(&self, pid: Pid) -> bool {
+        pid.get() == 1 || self.adopters.contains(&pid)
     }
 
     /// Of one whose parent does not tell.
