@@ -12,7 +12,6 @@
 mod error;
 pub mod layers;
 pub mod mount;
-mod routes;
 #[expect(unsafe_code, reason = "the system's own calls")]
 mod sys;
 pub mod views;
