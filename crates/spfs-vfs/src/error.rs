@@ -15,7 +15,6 @@ enum Inner {
     Busy { path: PathBuf, reason: &'static str },
     Unsupported { reason: &'static str },
     Invalid { reason: String },
-    Routed { pid: pidigree::Pid },
     System { tried: &'static str, source: io::Error },
 }
 
@@ -36,10 +35,6 @@ impl Error {
     #[cfg_attr(not(target_vendor = "apple"), expect(dead_code, reason = "everything can be mounted here"))]
     pub(crate) fn unsupported(reason: &'static str) -> Error {
         Error(Box::new(Inner::Unsupported { reason }))
-    }
-
-    pub(crate) fn routed(pid: pidigree::Pid) -> Error {
-        Error(Box::new(Inner::Routed { pid }))
     }
 
     pub(crate) fn invalid(reason: String) -> Error {
@@ -65,7 +60,7 @@ impl Error {
 
     /// Returns whether the process is the root of a view already.
     pub fn is_already_routed(&self) -> bool {
-        matches!(*self.0, Inner::Routed { .. })
+        self.as_process().is_some_and(pidigree::Error::is_already_routed)
     }
 
     /// Returns whether there is something at the mount point that must not be covered: a mount that works.
@@ -117,7 +112,6 @@ impl fmt::Display for Error {
             Inner::Busy { path, reason } => write!(f, "mount at {}: {reason}", path.display()),
             Inner::Unsupported { reason } => f.write_str(reason),
             Inner::Invalid { reason } => f.write_str(reason),
-            Inner::Routed { pid } => write!(f, "process {pid} has a view already; unmount that first"),
             Inner::System { tried, source } => write!(f, "{tried}: {source}"),
         }
     }
@@ -134,9 +128,7 @@ impl std::error::Error for Error {
         match &*self.0 {
             Inner::Process { source, .. } => Some(source),
             Inner::Path { source, .. } | Inner::System { source, .. } => Some(source),
-            Inner::Routed { .. } | Inner::Busy { .. } | Inner::Unsupported { .. } | Inner::Invalid { .. } => {
-                None
-            }
+            Inner::Busy { .. } | Inner::Unsupported { .. } | Inner::Invalid { .. } => None,
         }
     }
 }

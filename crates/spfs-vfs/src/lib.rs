@@ -17,7 +17,6 @@ pub mod failure;
 pub mod layers;
 pub mod mount;
 pub mod proto;
-mod routes;
 pub mod service;
 pub mod socket;
 #[expect(unsafe_code, reason = "the system's own calls")]

@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use pidigree::{Identity, Process};
+use pidigree::{Caller, Identity, Process, Router};
 
 use crate::layers::{Directory, Stack};
-use crate::routes::{Caller, Router};
 use crate::{Error, sys};
 
 /// The number of a view, which is its name below `views`. It is never given again.
@@ -76,7 +75,7 @@ impl Views {
     pub fn new() -> Result<Views, Error> {
         // Before the router takes its share of it
         sys::raise_file_limit();
-        let router = Router::new().map_err(|error| Error::process("start to route", error))?;
+        let router = Router::new();
         Ok(Views(Arc::new(Shared {
             router,
             table: RwLock::default(),
@@ -98,9 +97,6 @@ impl Views {
     /// - [`is_invalid`](Error::is_invalid): there is no layer, or one is no directory.
     /// - [`is_limit`](Error::is_limit): no descriptor is free.
     pub fn add(&self, root: &Process, layers: &[PathBuf], owner: Owner) -> Result<ViewId, Error> {
-        if self.0.router.members(root.identity()).is_ok_and(|members| members.is_some()) {
-            return Err(Error::routed(root.pid()));
-        }
         let stack = Stack::open(layers)?;
         for mount in self.audience() {
             if let Some(inside) = stack.lies_on(mount.device()) {
@@ -129,7 +125,7 @@ impl Views {
     ///
     /// # Errors
     ///
-    /// None so far: whether there was a view is always known.
+    /// Never today: whether there was a view is known. It is a `Result` so that a service that keeps routes elsewhere can fail.
     pub fn remove(&self, root: &Identity) -> Result<Option<ViewInfo>, Error> {
         Ok(self.0.router.remove(root).map(|view| self.withdraw(&view)))
     }
@@ -146,7 +142,8 @@ impl Views {
     ///
     /// The tree cannot be asked.
     pub fn members(&self, root: &Identity) -> Result<Option<Vec<Identity>>, Error> {
-        self.0.router.members(root).map_err(|error| Error::process("list the members of a view", error))
+        let mut routes = self.0.router.iter();
+        Ok(routes.find(|route| route.root() == root).map(|route| route.tree().members()))
     }
 
     /// Waits until a tree has ended, and takes its view away; `None` if that did not happen in time.

@@ -12,13 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo};
 use nix::errno::Errno;
-use pidigree::Pid;
+use pidigree::{Caller, Pid};
 
 use super::handles::Handles;
 use super::nodes::{Node, Nodes};
 use crate::layers::{Attributes, Found, Kind, Stack};
 use crate::mount::Shown;
-use crate::routes::Caller;
 use crate::views::{View, ViewId, Views};
 
 pub(super) const ROOT: u64 = 1;
