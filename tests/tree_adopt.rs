@@ -334,7 +334,9 @@ fn a_successor_makes_up_for_a_loss_that_it_was_left() {
 #[cfg(target_os = "linux")]
 fn a_successor_goes_on_in_a_storm(backend: Backend) {
     follow_into_a_loss(backend, false);
-    is_adopted_in_a_storm(backend, &name("a_successor_goes_on_in_a_storm", backend));
+    let test = name("a_successor_goes_on_in_a_storm", backend);
+    // In a process of its own: what others start there meanwhile, on a busy machine, waits for the scans.
+    pidigree_testkit::stage(&test, &["in-ns", "mount"], || is_adopted_in_a_storm(backend, &test));
 }
 
 /// All of the tree has ended. Whoever lives is a stranger, and was started meanwhile, on a busy machine: such a one may hold the
