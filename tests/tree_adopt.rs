@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Backend, ExitStatus, Identity, OnTrackerDeath, Pid, Process, Tree, TreeEvent, TreeState};
+#[cfg(target_os = "linux")] // of what is lost, and only a netlink buffer loses anything
+use pidigree::{Emptied, Promise};
 use pidigree_testkit::{DEADLINE, Family, eventually, handed_on, require};
 use trees::{PATIENCE, emptied, on, works};
 
@@ -27,6 +29,10 @@ on_every_backend!(
 
 #[cfg(target_os = "linux")] // a kqueue does not show all of a chain that forks and ends, as its coverage says
 on_every_backend!(a_successor_goes_on_after_a_hopper);
+#[cfg(target_os = "linux")] // only a netlink buffer overflows
+mod a_successor_goes_on_in_a_storm {
+    on_every_backend!(a_successor_goes_on_in_a_storm: cgroup Cgroup, proc_connector ProcConnector, subreaper Subreaper);
+}
 
 /// Another process that follows a tree, and saves it, until it is killed.
 struct Tracker {
@@ -67,17 +73,17 @@ fn follow_for_ever(backend: Backend, then: OnTrackerDeath) {
     let file = std::env::args().next_back().unwrap();
     let (tree, _child) = on(backend).on_tracker_death(then).spawn(&mut command).unwrap();
     drop(command);
-    save(&tree, Path::new(&file));
+    write(&serde_json::to_vec(&tree.save()).unwrap(), Path::new(&file));
     while matches!(tree.next_event(None), Ok(Some(_))) {}
     loop {
         std::thread::park();
     }
 }
 
-/// Saves as whoever reads it must find it: whole, or not at all.
-fn save(tree: &Tree, file: &Path) {
+/// As whoever reads it must find it: whole, or not at all.
+fn write(saved: &[u8], file: &Path) {
     let part = file.with_extension("part");
-    std::fs::write(&part, serde_json::to_vec(&tree.save()).unwrap()).unwrap();
+    std::fs::write(&part, saved).unwrap();
     std::fs::rename(part, file).unwrap();
 }
 
@@ -186,6 +192,173 @@ fn a_successor_goes_on_after_a_hopper(backend: Backend) {
     assert_eq!(tree.wait_empty(Some(Duration::from_millis(50))).unwrap(), None, "{backend}");
     tracker.family.poke(last);
     emptied(&tree, &tracker.family);
+}
+
+/// What the tracker does whose events are lost, in its own process, until it is killed. It is told who the first orphan is,
+/// and saves its tree; or one that lacks that orphan, because nobody has told of it and that has not been made up for.
+#[cfg(target_os = "linux")]
+fn follow_into_a_loss(backend: Backend, lacking: bool) {
+    let Some(mut command) = handed_on() else { return };
+    let file = PathBuf::from(std::env::args().next_back().unwrap());
+    let (tree, _child) = on(backend).event_buffer(1).spawn(&mut command).unwrap();
+    drop(command);
+    let orphan = eventually("the first orphan is there", || std::fs::read_to_string(orphaned(&file)).ok());
+    let orphan: Pid = orphan.parse().unwrap();
+    eventually("events are lost", || (tree.coverage().members == Promise::BestEffort).then_some(()));
+    let saved = loop {
+        let state = serde_json::to_value(tree.save()).unwrap();
+        let known = |of: &str| serde_json::from_value::<Vec<Identity>>(state["lineage"][of].clone()).unwrap();
+        let is_orphan = |one: &Identity| one.pid() == orphan;
+        if !lacking || !known("members").iter().chain(&known("suspects")).any(is_orphan) {
+            break state;
+        }
+    };
+    write(&serde_json::to_vec(&saved).unwrap(), &file);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Where the tracker is told.
+#[cfg(target_os = "linux")]
+fn orphaned(file: &Path) -> PathBuf {
+    file.with_extension("orphaned")
+}
+
+/// Orphans of the loss, of the time when nobody follows, and of the time after it, in a storm all the while.
+#[cfg(target_os = "linux")]
+const ORPHANS: [&str; 3] = ["first", "second", "third"];
+
+/// A tracker that was killed when it had saved, after the first orphan, and what it saved.
+#[cfg(target_os = "linux")]
+fn killed_in_a_loss(test: &str) -> (Tracker, TreeState) {
+    // Between an orphan and what is done next is more time than starts are rounded by.
+    let orphans = ORPHANS.map(|name| format!("double-fork [ say {name} await ] storm 700 say after-{name} "));
+    let script = format!(
+        "fork [ say stormer await storm 700 {} say stormed exit 0 ] say root await exit 5",
+        orphans.concat()
+    );
+    for _ in 0..20 {
+        let mut tracker = Tracker::start(test, &script);
+        let stormer = tracker.family.fact("stormer").pid;
+        // While it hears nothing, more happens than waits for it.
+        let process = Process::from_child(tracker.family.child()).unwrap();
+        process.signal("STOP".parse().unwrap()).unwrap();
+        tracker.family.poke(stormer);
+        let first = tracker.family.fact("first").pid;
+        tracker.family.fact("after-first");
+        write(first.to_string().as_bytes(), &orphaned(&tracker.file));
+        process.signal("CONT".parse().unwrap()).unwrap();
+        let saved = eventually("the tracker saves its tree", || {
+            assert_eq!(tracker.family.child().try_wait().unwrap(), None, "the tracker has failed");
+            // A scan may have found that orphan: then another one is tried.
+            let over = !tracker.family.heard("stormed").is_empty();
+            (over || tracker.file.exists()).then(|| tracker.file.exists())
+        });
+        let state = saved.then(|| tracker.state());
+        tracker.die();
+        if let Some(state) = state {
+            return (tracker, state);
+        }
+    }
+    panic!("nothing is lost");
+}
+
+/// Follows it in the storm that goes on to its end, which is that of each orphan in turn.
+#[cfg(target_os = "linux")]
+fn is_adopted_in_a_storm(backend: Backend, test: &str) {
+    for round in 0..rounds() {
+        // Who fork all the time: no scan proves anything meanwhile.
+        let strangers = Family::spawn("fork [ storm 0 ] fork [ storm 0 ] pause");
+        let (tracker, state) = killed_in_a_loss(test);
+        let family = &tracker.family;
+        let root = family.fact("root").pid;
+        let left = Left::of(backend, root);
+        let tree = Tree::adopt(&state).unwrap();
+        assert_eq!(tree.backend(), backend);
+        eventually("the storm is over", || {
+            let empty = tree.wait_empty(Some(Duration::from_millis(1))).unwrap();
+            assert_eq!(empty, None, "{backend}: in the storm");
+            family.heard("stormed").pop()
+        });
+        drop(strangers);
+        family.poke(root);
+        family.wait_ended(root);
+        if backend == Backend::ProcConnector {
+            // Who is whose is settled then.
+            while !matches!(tree.next_event(Some(PATIENCE)).unwrap().unwrap(), TreeEvent::Resynced { .. }) {}
+        }
+        let mut orphans = ORPHANS;
+        orphans.rotate_left(round % 3 + 1);
+        for name in orphans {
+            let orphan = family.fact(name).pid;
+            // On a busy machine more may have been lost, and it takes a scan to prove something.
+            let empty = tree.wait_empty(Some(Duration::from_millis(300))).unwrap();
+            assert_eq!(empty, None, "{backend}: {name} lives");
+            assert!(!tree.is_empty(), "{backend}: {name} lives");
+            if matches!(backend, Backend::Cgroup | Backend::Subreaper) {
+                assert!(tree.contains(pid(orphan)).unwrap(), "{backend}: {name} is lost");
+            }
+            family.poke(orphan);
+            family.wait_ended(orphan);
+        }
+        family.wait_all();
+        let emptied = emptied_but_for_strangers(tree);
+        assert_eq!(emptied.root.pid(), pid(root), "{backend}");
+        let known = matches!(emptied.status, ExitStatus::Code(5) | ExitStatus::Unknown);
+        assert!(known, "{backend}: {:?}", emptied.status);
+        left.must_go(backend);
+    }
+}
+
+/// Three, so that each of the orphans is the last once.
+#[cfg(target_os = "linux")]
+fn rounds() -> usize {
+    std::env::var("PIDIGREE_ROUNDS").map_or(3, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
+}
+
+/// Where the kernel does not count, a loss stays one until a scan has proven who is there, and in a storm none does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_successor_makes_up_for_a_loss_that_it_was_left() {
+    let test = "a_successor_makes_up_for_a_loss_that_it_was_left";
+    follow_into_a_loss(Backend::ProcConnector, true);
+    require!(pidigree_testkit::is_root(), "needs root, to be rid of it");
+    pidigree_testkit::stage(test, &["in-ns", "mount", "--uid", "65534"], || {
+        require!(works(Backend::ProcConnector), "the connector cannot be had here");
+        is_adopted_in_a_storm(Backend::ProcConnector, test);
+    });
+}
+
+/// And where it does, what it has counted ends with the tracker.
+#[cfg(target_os = "linux")]
+fn a_successor_goes_on_in_a_storm(backend: Backend) {
+    follow_into_a_loss(backend, false);
+    let test = name("a_successor_goes_on_in_a_storm", backend);
+    // In a process of its own: what others start there meanwhile, on a busy machine, waits for the scans.
+    pidigree_testkit::stage(&test, &["in-ns", "mount"], || is_adopted_in_a_storm(backend, &test));
+}
+
+/// All of the tree has ended. Whoever lives is a stranger, and was started meanwhile, on a busy machine: such a one may hold the
+/// end back until somebody says that it is none of it, and nobody else may.
+#[cfg(target_os = "linux")]
+fn emptied_but_for_strangers(mut tree: Tree) -> Emptied {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(emptied) = tree.wait_empty(Some(Duration::from_secs(1))).unwrap() {
+            return emptied;
+        }
+        assert!(tree.members().is_empty(), "{}: {:?}", tree.backend(), tree.members());
+        assert!(begun.elapsed() < PATIENCE, "{}: nobody is left who could be a member", tree.backend());
+        let mut builder = Tree::builder();
+        for entry in pidigree::Snapshot::capture().unwrap().iter() {
+            // Or it has ended since.
+            if let Ok(stranger) = Process::open(entry.pid) {
+                builder = builder.exclude(&stranger);
+            }
+        }
+        tree = builder.adopt(&tree.save()).unwrap();
+    }
 }
 
 fn a_tree_that_ended_meanwhile_is_empty(backend: Backend) {

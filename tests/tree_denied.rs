@@ -1,6 +1,6 @@
 //! A member that has become another user's takes no signal of an unprivileged tracker. That is said, and all others have been
 //! sent it.
-#![cfg(target_os = "linux")] // set-uid programs are nothing of Linux alone, but this takes a user of no account
+#![cfg(target_os = "linux")] // elsewhere a process cannot be rid of root and have it again by the same calls
 
 mod common;
 #[path = "common/trees.rs"]

@@ -41,7 +41,8 @@ pub enum TreeEvent {
         /// When, or when it was found out.
         at: Duration,
     },
-    /// Events had been lost; who is a member has been found out anew. Members that came and went meanwhile have no events.
+    /// Events had been lost, or had not been heard from the start, as of a tree that was attached or adopted; who is a member
+    /// has been found out anew. Members that came and went meanwhile have no events.
     Resynced {
         /// How many processes may be members or strangers: orphans that were forked while events were lost. They are
         /// not listed, and the tree is not empty before they have ended, or are found to be strangers.

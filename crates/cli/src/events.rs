@@ -190,11 +190,11 @@ impl fmt::Display for Line<'_> {
                 command(f, self.ended.and_then(|ended| ended.member.command.as_deref()))
             }
             TreeEvent::Resynced { suspects: 0, .. } => {
-                f.write_str("        events were lost; who is a member was found out anew")
+                f.write_str("        not all events were seen; who is a member was found out anew")
             }
             TreeEvent::Resynced { suspects, .. } => write!(
                 f,
-                "        events were lost; who is a member was found out anew, {suspects} may be or not"
+                "        not all events were seen; who is a member was found out anew, {suspects} may be or not"
             ),
             TreeEvent::Skipped { events } => {
                 write!(f, "        {events} events were dropped: they came faster than they could be told")

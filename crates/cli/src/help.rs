@@ -204,7 +204,7 @@ is killed, too, if pidigree itself is killed; that takes the backend auto, which
 JSON: an object for each event, with event, and where it applies at (UTC), seconds (since the start), pid and token. \
 started has command, backend and coverage; joined has parent and parent_token; exec has program (the kernel's 15 bytes) \
 and command; ended has status, code, signal and signal_name as `pidigree wait --json`, ran_seconds, orphan (its parent had \
-ended before it) and command; resynced (events were lost) has suspects; skipped has events; empty has processes, \
+ended before it) and command; resynced (not all events were seen) has suspects; skipped has events; empty has processes, \
 complete and how the command ended. The last is summary: the same and timed_out, levels, failed, orphans, \
 left_running, and the first of the longest, failures and outlived. It goes to standard error, between what the command \
 writes there: name a file with --output, or a descriptor as /dev/fd/3.

@@ -242,6 +242,76 @@ fn as_many_processes_as_the_kernel_made() {
     assert_eq!(of(&told, "joined").len(), 41);
 }
 
+/// How many processes were made by whoever strace(1) followed: its calls of the clone family that were no threads.
+#[cfg(target_os = "linux")]
+fn made(log: &str) -> u64 {
+    let (mut made, mut under_way) = (0, std::collections::HashMap::new());
+    for line in log.lines() {
+        let (caller, call) = line.split_once(' ').expect("a PID, and what it did");
+        let call = call.trim_start();
+        let forks = ["clone(", "clone3(", "fork(", "vfork("].iter().any(|name| call.starts_with(name));
+        let is_thread = match under_way.remove(caller) {
+            _ if forks => call.contains("CLONE_THREAD"),
+            Some(is_thread) if call.starts_with("<... ") => is_thread,
+            Some(is_thread) => {
+                // A signal came meanwhile.
+                under_way.insert(caller, is_thread);
+                continue;
+            }
+            None => continue,
+        };
+        match call.rsplit_once(" = ").filter(|_| !call.ends_with("<unfinished ...>")) {
+            Some((_, result)) => {
+                made += u64::from(!is_thread && result.parse::<u32>().is_ok_and(|pid| pid > 0))
+            }
+            None => drop(under_way.insert(caller, is_thread)),
+        }
+    }
+    assert!(under_way.is_empty(), "{under_way:?}");
+    made
+}
+
+/// The build of a package with a build script: cargo, compilers, linkers, and threads of all of them, which are none.
+#[cfg(target_os = "linux")] // strace(1) is Linux's
+#[test]
+fn as_many_processes_of_a_build_as_strace_has_seen() {
+    let has_strace = std::process::Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+    require!(has_strace, "strace is not there");
+    for backend in [Backend::Cgroup, Backend::ProcConnector, Backend::Subreaper] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).into_os_string().into_string().expect("a path");
+        let manifest = "[package]\nname = \"real\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
+        std::fs::create_dir(path("src")).expect("a folder");
+        for (file, text) in [
+            ("Cargo.toml", manifest),
+            ("build.rs", "fn main() { std::process::Command::new(\"true\").status().unwrap(); }"),
+            ("src/main.rs", "fn main() {}"),
+        ] {
+            std::fs::write(path(file), text).expect("our own file");
+        }
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-qq", "-e", "trace=clone,clone3,fork,vfork", "-e", "signal=none", "-o"]);
+        strace.args([&path("log"), crate::common::BINARY, "run", "--json", "-o", &path("told"), "--trace"]);
+        strace.args([&path("trace"), "--backend", backend.name(), "--", env!("CARGO"), "build", "--offline"]);
+        strace.args(["-j2", "--quiet"]).current_dir(folder.path());
+        let output = strace.env("CARGO_TARGET_DIR", path("target")).output().expect("strace runs");
+        assert!(output.status.success(), "{backend}: {output:?}");
+        let told = std::fs::read_to_string(path("told")).expect("it is written");
+        let told: Vec<Value> = told.lines().map(object).collect();
+        let summary = summary(&told);
+        require!(summary["complete"] == true, "not every member is seen here: {summary}");
+        let log = std::fs::read_to_string(path("log")).expect("it is written");
+        // The helper is ours, and none of the tree.
+        let counted = made(&log) - u64::from(backend == Backend::Subreaper);
+        assert_eq!(summary["processes"], counted, "{backend}: {summary}\n{log}");
+        assert!(counted >= 8, "{backend}: cargo, its compilers and their linkers");
+        let trace = std::fs::read_to_string(path("trace")).expect("it is written");
+        let trace: Value = serde_json::from_str(&trace).expect("JSON");
+        let events = trace["traceEvents"].as_array().expect("a list of events");
+        assert_eq!(events.iter().filter(|event| event["ph"] == "X").count() as u64, counted, "{backend}");
+    }
+}
+
 #[test]
 fn when_the_time_is_up_all_of_it_is_ended_with_124() {
     for script in ["sleep 1000 & sleep 1000", "trap '' TERM; sleep 1000 & sleep 1000"] {

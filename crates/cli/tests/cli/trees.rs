@@ -55,7 +55,7 @@ fn what_the_dead_left_behind_is_unknown() {
 fn line(watch: &mut Running) -> String {
     loop {
         let line = watch.line();
-        if !(line.contains("\"event\":\"resynced\"") || line.contains("events were lost")) {
+        if !(line.contains("\"event\":\"resynced\"") || line.contains("not all events were seen")) {
             return line;
         }
     }

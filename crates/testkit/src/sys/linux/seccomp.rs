@@ -31,6 +31,7 @@ fn call_named(name: &str) -> Option<Clause> {
         "getsid" => (libc::SYS_getsid, None),
         "ioctl" => (libc::SYS_ioctl, None),
         // Any size of the struct: magic 0xff, number 11
+        "getdents64" => (libc::SYS_getdents64, None),
         "ioctl:PIDFD_GET_INFO" => (libc::SYS_ioctl, Some((1, 0xffff, 0xff0b))),
         "kcmp" => (libc::SYS_kcmp, None),
         "name_to_handle_at" => (libc::SYS_name_to_handle_at, None),
