@@ -90,7 +90,7 @@ impl Tree {
     /// While others fork all the time no scan can be proven. Then every member is followed before its children are
     /// listed, until nobody new is found: who is a member is exact from then on as well; only emptiness waits for a scan
     /// that is proven, to be made in a moment without forks. Where that cannot exclude that somebody was overlooked,
-    /// with evidence, and when polling, orphans that were started between the call and that scan hold it back until they have
+    /// and when polling, orphans that were started between the call and that scan hold it back until they have
     /// ended, whosever they are.
     ///
     /// # Errors

@@ -47,8 +47,7 @@ impl Inner {
         let at = sys::monotonic();
         let follow = self.tree(key);
         follow.walked = follow.fed && whole && !follow.lineage.is_lost();
-        let is_all = follow.walked && follow.evidence.is_empty();
-        if follow.lineage.missing_since() == Some(u64::MAX) && !is_all {
+        if follow.lineage.missing_since() == Some(u64::MAX) && !follow.walked {
             // No table has proven yet who was there when it was attached, and some may have come since.
             let since = told_until(follow.began);
             let missing = if follow.fed { Input::Unseen { since } } else { Input::Lost { since } };
