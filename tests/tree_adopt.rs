@@ -439,6 +439,39 @@ fn who_is_excluded_holds_nothing(backend: Backend) {
     emptied(&unknown, &tracker.family);
 }
 
+/// However young it was, and though it is nobody's child any more, or a child of the root's ancestors.
+#[cfg(target_os = "linux")] // on macOS nothing is scanned for
+#[test]
+fn who_was_there_when_it_was_saved_holds_nothing() {
+    require!(works(Backend::ProcConnector), "the connector cannot be had here");
+    let (family, tree, _child) = trees::spawn(&on(Backend::ProcConnector), "say root await exit 5");
+    let root = family.fact("root").pid;
+    let others = Family::spawn("double-fork [ say other await ] say parent pause");
+    let other = others.fact("other").pid;
+    others.fact("parent");
+    let saved = serde_json::to_vec(&tree.save()).unwrap();
+    drop(tree);
+    let tree = Tree::adopt(&serde_json::from_slice(&saved).unwrap()).unwrap();
+    family.poke(root);
+    emptied(&tree, &family);
+    assert!(!others.has_ended());
+    others.poke(other);
+}
+
+/// As those that were before wrote it down.
+#[test]
+fn a_state_without_what_was_added_later_is_read() {
+    let (family, tree, _child) = trees::spawn(&Tree::builder(), "say root await");
+    let root = family.fact("root").pid;
+    let mut state = serde_json::to_value(tree.save()).unwrap();
+    state["lineage"].as_object_mut().unwrap().remove("strangers");
+    state["since"] = 0.into();
+    let adopted = Tree::adopt(&serde_json::from_value(state).unwrap()).unwrap();
+    assert!(adopted.contains(pid(root)).unwrap());
+    family.poke(root);
+    emptied(&adopted, &family);
+}
+
 #[test]
 fn a_state_of_another_world_is_foreign() {
     let (family, tree, _child) = trees::spawn(&Tree::builder(), "say root await");

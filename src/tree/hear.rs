@@ -152,7 +152,9 @@ impl Inner {
         let since = told_until(self.last_notice);
         let at = sys::monotonic();
         for key in self.fed() {
-            coverage::after_loss(&mut self.tree(key).coverage);
+            let follow = self.tree(key);
+            coverage::after_loss(&mut follow.coverage);
+            follow.walked = false;
             self.step(key, Input::Lost { since }, at);
         }
         match self.connector.as_ref().and_then(|connector| connector.census()) {
@@ -172,7 +174,7 @@ impl Inner {
     fn scan_all_fed(&mut self) {
         for key in self.fed() {
             let follow = self.tree(key);
-            (follow.untracked, follow.walked) = (true, false);
+            follow.untracked = true;
             follow.look_after(Duration::ZERO);
         }
     }

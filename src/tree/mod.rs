@@ -85,8 +85,15 @@ impl Tree {
     /// # Races
     ///
     /// What the root started and what was orphaned *before* this call cannot be linked to it any more, unless it is in a
-    /// session that a member made, or carries other [`Evidence`]. What happens *during* the call is closed by scanning
-    /// after subscribing to events, until a scan finds nothing new.
+    /// session that a member made, or carries other [`Evidence`]. Nor can what is orphaned *during* the call, before it was
+    /// seen: all who are linked to the root at one moment within the call are members, and all that they start from then
+    /// on. With events, that is closed by scanning after subscribing to them, until a scan finds nothing new.
+    ///
+    /// While others fork all the time no scan can be proven. Then every member is followed before its children are
+    /// listed, until nobody new is found: who is a member is exact from then on as well; only emptiness waits for a scan
+    /// that is proven, to be made in a moment without forks. Where that cannot exclude that somebody was overlooked,
+    /// and when polling, orphans that were started between the call and that scan hold it back until they have
+    /// ended, whosever they are.
     ///
     /// # Errors
     ///
@@ -199,8 +206,8 @@ impl Tree {
     /// Goes on following a tree that another process, or an earlier one, followed.
     ///
     /// On `Cgroup` and `Subreaper` nothing is lost meanwhile but the events. On `ProcConnector` and `Poll`, the events between
-    /// the end of the one and the start of the other are missing: it is resynchronised from a proven scan, and orphans
-    /// that were forked meanwhile hold back emptiness without being members ([`TreeEvent::Resynced`]).
+    /// the moment when it was saved and the start of the successor are missing: it is resynchronised from a proven scan, and
+    /// orphans that were forked meanwhile hold back emptiness without being members ([`TreeEvent::Resynced`]).
     ///
     /// # Errors
     ///

@@ -47,8 +47,7 @@ impl Inner {
         let at = sys::monotonic();
         let follow = self.tree(key);
         follow.walked = follow.fed && whole && !follow.lineage.is_lost();
-        let is_all = follow.walked && follow.evidence.is_empty();
-        if follow.lineage.missing_since() == Some(u64::MAX) && !is_all {
+        if follow.lineage.missing_since() == Some(u64::MAX) && !follow.walked {
             // No table has proven yet who was there when it was attached, and some may have come since.
             let since = told_until(follow.began);
             let missing = if follow.fed { Input::Unseen { since } } else { Input::Lost { since } };
@@ -125,10 +124,20 @@ pub(super) fn beside(root: Pid, above: &[Process]) -> Result<Vec<Identity>> {
 
 /// Who can be taken for an orphan of a tree when it is adopted, as far as they can be read: children of whoever has these
 /// PIDs, of the first process, and of this one, whose own are orphans then. They may be members.
+///
+/// Waits for a clock tick if only their start tells some from others.
 pub(super) fn around(above: &[Pid]) -> Vec<Identity> {
     let parents = above.iter().copied().chain([Pid::current()]).chain(Pid::new(1));
     let parents: BTreeSet<Pid> = parents.collect();
-    let children =
-        |parent: Pid| Process::open(parent).and_then(|parent| parent.children()).unwrap_or_default();
-    parents.into_iter().flat_map(children).map(|child| *child.identity()).collect()
+    let list = || -> Vec<Identity> {
+        let opened = parents.iter().filter_map(|parent| Process::open(*parent).ok());
+        let children = opened.flat_map(|parent| parent.children().unwrap_or_default());
+        children.map(|child| *child.identity()).collect()
+    };
+    let listed = list();
+    if listed.iter().all(|one| one.unique.is_some() || one.settled) {
+        return listed;
+    }
+    std::thread::sleep(sys::TICK);
+    list()
 }

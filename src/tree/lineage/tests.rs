@@ -558,6 +558,83 @@ fn while_it_is_held_it_is_not_empty_by_itself() {
     assert_eq!(out, [Output::Empty]);
 }
 
+/// Those that are not known are another question.
+#[test]
+fn what_members_do_is_sure_though_others_may_be_unseen() {
+    let mut table = Table::new();
+    table.step(Input::Unseen { since: 100 });
+    let joined = Output::Joined { member: identity(20, 110), parent: Some(identity(10, 50)) };
+    assert_eq!(table.forked(10, identity(20, 110)), [joined]);
+    assert_eq!(
+        table.step(Input::Executed { pid: pid(20) }),
+        [Output::Executed { member: identity(20, 110) }]
+    );
+    table.ended(10);
+    assert_eq!(table.ended(20).len(), 1, "not empty before all have been seen");
+    // An orphan from before, one from after, and nobody of the tree is there to be asked about.
+    table.rows.remove(&10);
+    table.row(30, 1, 30, 99);
+    table.row(31, 1, 31, 120);
+    assert_eq!(table.scan(), [Output::Resynced { suspects: 1 }]);
+    assert_eq!(table.suspects(), [31]);
+    assert_eq!(table.ended(31), [Output::Empty]);
+}
+
+/// Who has found all of them again has made a loss a smaller one, and not shorter.
+#[test]
+fn a_loss_is_not_forgotten_when_those_known_have_been_found_again() {
+    let mut table = Table::new();
+    table.step(Input::Lost { since: 100 });
+    table.step(Input::Unseen { since: u64::MAX });
+    assert_eq!((table.lineage.is_lost(), table.lineage.missing_since()), (false, Some(100)));
+    assert_eq!(table.forked(10, identity(20, 130)).len(), 1);
+    table.row(20, 10, 3, 130);
+    table.row(21, 1, 21, 120);
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10, 20], vec![21]));
+}
+
+/// Its end may have been missed by whoever did not follow it yet; a member's child has its PID.
+#[test]
+fn that_an_excluded_one_is_there_is_asked_while_others_may_be_unseen() {
+    let mut table = Table::new();
+    table.lineage = Lineage::new(identity(10, 50), [identity(20, 60)]);
+    table.step(Input::Unseen { since: 100 });
+    table.row(20, 10, 3, 120);
+    table.scan();
+    assert_eq!(table.members(), [10, 20]);
+}
+
+#[test]
+fn a_successor_takes_no_stranger_that_was_seen_for_a_suspect() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 199);
+    table.step(Input::Lost { since: u64::MAX });
+    table.scan();
+    table.step(Input::Lost { since: 198 });
+    table.lineage = Lineage::adopt(table.lineage.save(None));
+    // Seen at 200, and listed then; another one since, and one that was listed when it was saved again.
+    table.row(21, 1, 21, 199);
+    table.row(22, 1, 22, 201);
+    let mut saved = table.lineage.save(None);
+    saved.add_strangers([identity(22, 201)]);
+    table.lineage = Lineage::adopt(saved);
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![21]));
+}
+
+#[test]
+fn what_was_told_is_not_missing_for_a_successor() {
+    let mut table = Table::new();
+    table.row(10, 3, 3, 51);
+    table.row(20, 1, 20, 120);
+    for (told, suspects) in [(Some(150), vec![]), (None, vec![20])] {
+        table.lineage = Lineage::adopt(Lineage::new(identity(10, 51), []).save(told));
+        table.scan();
+        assert_eq!(table.suspects(), suspects);
+    }
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn what_was_saved_survives_any_format() {
