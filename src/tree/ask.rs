@@ -174,12 +174,14 @@ impl<'a> Question<'a> {
         Ok(self.ancestors.insert(ancestors).contains(&pid))
     }
 
-    fn chain(&mut self) -> &[Process] {
-        let process = self.process;
-        self.chain.get_or_insert_with(|| {
-            let above = process.ancestors().map_while(Result::ok);
-            std::iter::once(process.clone()).chain(above).collect()
-        })
+    /// Itself, its parent, and so on; `None` where it cannot be read further.
+    fn above(&mut self, step: usize) -> Option<Process> {
+        let chain = self.chain.get_or_insert_with(|| vec![self.process.clone()]);
+        while chain.len() <= step {
+            let parent = chain.last()?.parent().ok()??;
+            chain.push(parent);
+        }
+        Some(chain[step].clone())
     }
 
     /// Whether it can be in this cgroup, by the names of those above it. Which one has the name, only the cgroup can tell.
@@ -318,13 +320,14 @@ impl Follow {
         let is_by_descent = |proof: &Proof| *proof == own_session || matches!(proof, Proof::Mark(_));
         let by_descent = self.evidence.iter().all(is_by_descent);
         let mut may_be_excluded = false;
-        for (step, process) in question.chain().iter().enumerate() {
+        for step in 0.. {
+            let Some(process) = question.above(step) else { break };
             let pid = process.pid();
             if step > 0 && self.lineage.adopts(pid) {
                 break;
             }
             let identity = process.identity();
-            if self.is_known_as_member(process, identity)? == Some(true) {
+            if self.is_known_as_member(&process, identity)? == Some(true) {
                 return Ok(if may_be_excluded { Standing::Doubtful } else { Standing::Member });
             }
             let started_before = match (identity.start, self.root.start) {
