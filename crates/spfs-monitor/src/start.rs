@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use pidigree::{Identity, Pid, Process, State, Tree};
+use pidigree::{Identity, Pid, Process, State, Tree, TreeEvent, TreeState};
 
 use crate::args::Args;
 use crate::failure::{Code, Failure};
@@ -221,6 +221,34 @@ fn begin(mut wanted: Wanted) -> Result<Monitor, Failure> {
     }
 }
 
+/// Other monitors that were started while nobody followed the tree are orphans of that time, which could be the tree's for all the
+/// kernel tells. Their runtime files tell more.
+///
+/// Until a monitor says that it watches it hangs on its caller; then its file names it. So whoever is neither was not there when the
+/// files were read, and is found by reading them again.
+fn adopt(state: &TreeState, store: &Store) -> Result<Tree, Failure> {
+    let mut left_out: Vec<Process> = Vec::new();
+    loop {
+        let others = store.neighbours().into_iter().filter(|other| {
+            left_out.iter().all(|process| process.identity() != other)
+        });
+        let others: Vec<Process> = others.filter_map(|other| Process::reopen(&other).ok()).collect();
+        let found = !others.is_empty();
+        left_out.extend(others);
+        let builder = left_out.iter().fold(Tree::builder(), |builder, process| builder.exclude(process));
+        let tree = builder.adopt(state)?;
+        let mut suspects = 0;
+        while let Ok(Some(event)) = tree.next_event(Some(Duration::ZERO)) {
+            if let TreeEvent::Resynced { suspects: number, .. } = event {
+                suspects = number;
+            }
+        }
+        if suspects == 0 || !found && !left_out.is_empty() || tree.is_empty() {
+            return Ok(tree);
+        }
+    }
+}
+
 /// What there is to be told of a tree that has just begun is in what is saved of it.
 fn known(tree: Tree) -> Tree {
     while let Ok(Some(_)) = tree.next_event(Some(Duration::ZERO)) {}
@@ -258,7 +286,7 @@ fn resume(
         )));
     }
     let work = match record.phase {
-        Phase::Watching => Work::Watch(known(Tree::adopt(&record.tree)?)),
+        Phase::Watching => Work::Watch(adopt(&record.tree, &store)?),
         Phase::Failed => Work::Clean,
         Phase::Cleaned => Work::Remove,
         Phase::Cleaning => match cleaner(&record)? {

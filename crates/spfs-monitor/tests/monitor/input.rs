@@ -92,7 +92,7 @@ fn a_second_monitor_refuses_and_names_the_first() {
     let family = waiting("exit 0");
     let root = family.fact("root").pid.to_string();
     let first = runtime.watch(family.fact("root").pid);
-    let (number, token) = (first.pid().to_string(), first.identity().to_string());
+    let (number, token) = (first.pid().to_string(), runtime.record().owner.to_string());
     for args in [&["--root", &root][..], &[], &["--retry"], &["--foreground"]] {
         refused(&runtime, args, 3, &[&format!("process {number} "), &token, runtime.file.to_str().unwrap()]);
     }
@@ -117,7 +117,7 @@ fn of_many_that_start_at_once_one_watches() {
         assert_eq!(watching, 1, "{ran:?}");
         let owner = runtime.record().owner;
         for other in ran.iter().filter(|ran| ran.code != Some(0)) {
-            other.failed(3, &[&owner.to_string()]);
+            other.failed(3, &[&format!("p1:{}:", owner.pid())]);
         }
         let monitor = pidigree::Process::reopen(&owner).unwrap();
         begin(&family);
@@ -156,7 +156,7 @@ fn what_is_no_runtime_file() {
     }
     for path in ["/", "/no/such/folder/runtime", "/dev/null", "relative/runtime", "/proc/1/runtime", "folder/"] {
         let mut command = Command::new(BINARY);
-        command.current_dir(runtime.folder.path()).args(["--root", &root, "--runtime", path]);
+        command.current_dir(runtime.folder()).args(["--root", &root, "--runtime", path]);
         Ran::from(command.output().unwrap()).failed(2, &[path]);
     }
     runtime.is_tidy();
@@ -210,7 +210,7 @@ fn a_folder_that_cannot_be_written() {
     let root = family.fact("root").pid.to_string();
     let others = tempfile::tempdir().unwrap();
     fs::set_permissions(others.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let closed = Runtime { file: others.path().join("runtime"), folder: others, ..runtime };
+    let closed = Runtime { file: others.path().join("runtime"), _folder: Some(others), ..runtime };
     refused(&closed, &["--root", &root], 2, &[closed.file.to_str().unwrap(), "denied"]);
 }
 
