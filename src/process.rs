@@ -276,8 +276,14 @@ impl Process {
     ///
     /// proc_tid_children(5)
     pub fn children(&self) -> Result<Vec<Process>> {
+        self.children_listed().map(|(children, _)| children)
+    }
+
+    /// And whether all that were listed are among them: none was reaped, or lost this parent, meanwhile.
+    pub(crate) fn children_listed(&self) -> Result<(Vec<Process>, bool)> {
         let listed = sys::children_of(&self.handle)?;
         let mut children = Vec::with_capacity(listed.len());
+        let count = listed.len();
         for pid in listed {
             match Process::open(pid).and_then(|child| child.handle.ppid().map(|ppid| (child, ppid))) {
                 Ok((child, ppid)) if ppid == Some(self.pid()) => children.push(child),
@@ -290,7 +296,8 @@ impl Process {
         if self.handle.is_reaped()? {
             return Err(Error::gone(self.pid(), "list the children of process"));
         }
-        Ok(children)
+        let whole = children.len() == count;
+        Ok((children, whole))
     }
 
     /// Returns the children, their children, and so on, pinned and verified; parents before their children.

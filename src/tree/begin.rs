@@ -23,6 +23,7 @@ use crate::tree::lineage::{Input, Lineage, Saved};
 use crate::tree::look::pin;
 use crate::tree::scan::{forks, told_until};
 use crate::tree::state::{Kept, TreeState};
+use crate::tree::walk::beside;
 
 const SPAWN: &str = "spawn the root of a tree";
 const ATTACH: &str = "attach a tree to process";
@@ -327,7 +328,12 @@ impl<'a> Begun<'a> {
 
     fn attach(self, root: &Process, source: Source) -> Result<Tree> {
         let fed = matches!(source, Source::Connector);
-        let mut follow = self.follow(*root.identity(), self.lineage(*root.identity())?, source, fed);
+        let (mut lineage, above) = self.lineage(*root.identity())?;
+        if !TELLS_EARLIER {
+            // Should it take long to prove who was there: these were.
+            lineage.add_strangers(beside(root.pid(), &above)?);
+        }
+        let mut follow = self.follow(*root.identity(), lineage, source, fed);
         for evidence in &self.builder.evidence {
             follow.evidence.extend(Proof::of(evidence, root)?);
         }
@@ -372,7 +378,7 @@ impl<'a> Begun<'a> {
         let listed = listed(&follow.source)?;
         let mut inner = self.lock();
         inner.put(&self.follower.engine.selector, key, follow, self.builder.event_buffer)?;
-        inner.step(key, Input::Lost { since: state.since }, self.began);
+        let mut all = true;
         for member in members {
             let reopened = match listed.iter().find(|process| process.pid() == member.pid()) {
                 Some(process) if process.identity().same_process(&member) == Sameness::Unknown => {
@@ -388,13 +394,20 @@ impl<'a> Begun<'a> {
                 }
                 Ok(process) => process.handle.exit_status(),
                 // What was recorded does not prove who it is.
-                Err(error) if error.is_unsupported() && !lists && !TELLS_EARLIER => continue,
+                Err(error) if error.is_unsupported() && !lists && !TELLS_EARLIER => {
+                    all = false;
+                    continue;
+                }
                 Err(error) if error.is_gone() || error.is_unsupported() && lists => ExitStatus::Unknown,
                 Err(error) => return Err(error),
             };
             if !fed || !inner.track_ended(key, &member, status) {
                 inner.step(key, Input::Ended { pid: member.pid(), status }, self.began);
             }
+        }
+        if fed && all {
+            // They are here, or their end has been told: what they do from now on is told, too.
+            inner.step(key, Input::Unseen { since: u64::MAX }, self.began);
         }
         if let Source::Subreaper { process, .. } = &inner.tree(key).source {
             let helper = *process.identity();
@@ -447,24 +460,25 @@ impl<'a> Begun<'a> {
         Ok(self.tree())
     }
 
-    /// The ancestors of the root can be given the tree's orphans.
-    fn lineage(&self, root: Identity) -> Result<Lineage> {
+    /// The ancestors of the root, which are returned too, can be given the tree's orphans.
+    fn lineage(&self, root: Identity) -> Result<(Lineage, Vec<Process>)> {
         let excluded = self.builder.exclude.iter().map(|process| *process.identity());
         let exclude = excluded.chain([*Process::current()?.identity()]);
         let mut lineage = Lineage::new(root, exclude);
         let mut adopters = ancestry::ancestors_of(root.pid())?;
-        lineage.set_strangers(ancestors(root.pid(), &adopters).iter().map(|process| *process.identity()));
+        let above = ancestors(root.pid(), &adopters);
+        lineage.set_strangers(above.iter().map(|process| *process.identity()));
         if !sys::adopts_orphans() {
             // Nobody's orphans come to us: our children are our own.
             adopters.retain(|pid| *pid != Pid::current());
         }
         lineage.set_adopters(adopters);
-        Ok(lineage)
+        Ok((lineage, above))
     }
 
     /// Of a root that is about to run for the first time: it is in the session of whoever spawned it.
     fn lineage_of_spawned(&self, root: Identity) -> Result<Lineage> {
-        let mut lineage = self.lineage(root)?;
+        let (mut lineage, _) = self.lineage(root)?;
         lineage.set_sessions(sys::session_of(root.pid()));
         Ok(lineage)
     }
@@ -507,11 +521,13 @@ impl<'a> Begun<'a> {
         let mut inner = self.lock();
         inner.put(selector, key, follow, self.builder.event_buffer)?;
         if let Some(since) = lost {
-            inner.step(key, Input::Lost { since }, self.began);
+            let missing = if fed { Input::Unseen { since } } else { Input::Lost { since } };
+            inner.step(key, missing, self.began);
         }
         if fed {
             inner.told.insert((root, key));
-            if !inner.track(key, root, threads)? && lost.is_none() {
+            // What it had started is linked to nobody then.
+            if !inner.track(key, root, threads)? {
                 return Err(Error::gone(root, ATTACH));
             }
         } else {

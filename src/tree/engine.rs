@@ -18,7 +18,9 @@ use crate::tree::event::{Coverage, Emptied, TreeEvent};
 use crate::tree::follow::{Change, Follow, Remains, Source};
 use crate::tree::left::Left;
 use crate::tree::marks::Marks;
+use crate::tree::scan::told_until;
 use crate::tree::state::TreeState;
+use crate::tree::walk::around;
 use crate::watch::{ProcessWatcher, WatchKey};
 
 /// All trees of this process.
@@ -510,8 +512,11 @@ impl Follower {
             }
             std::thread::sleep(sys::TICK);
         }
+        // In this order: who is there, and no member by what is told after that, is none.
+        let told = told_until(sys::monotonic());
+        let beside = self.with(Follow::adopters).map_or_else(Vec::new, |above| around(&above));
         // Whoever had ended by the time it was looked at again is told by now.
-        self.with(|follow| follow.save())
+        self.with(|follow| follow.save(told, beside))
     }
 
     pub(super) fn next_event(&self, timeout: Option<Duration>) -> Result<Option<TreeEvent>> {

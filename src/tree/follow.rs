@@ -1,6 +1,6 @@
 //! One tree: what is known of it, and what of that its owners have not heard yet.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,12 +17,9 @@ use crate::tree::child::Spawned;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
 use crate::tree::evidence::Proof;
 use crate::tree::lineage::{Input, Lineage, Output};
-use crate::tree::scan::told_until;
+use crate::tree::queue::Queue;
 use crate::tree::state::{Kept, TreeState};
 use crate::watch::WatchKey;
-
-/// How many events wait to be taken.
-const QUEUE: usize = 65_536;
 
 #[derive(Debug)]
 pub(super) struct Follow {
@@ -40,6 +37,8 @@ pub(super) struct Follow {
     pub(super) fed: bool,
     /// But not of all yet: after a loss, or when it was not there from the start, a scan has to show whom to track.
     pub(super) untracked: bool,
+    /// All who are linked to members are told of, though no scan has proven it.
+    pub(super) walked: bool,
     pub(super) coverage: Coverage,
     pub(super) evidence: Vec<Proof>,
     /// When it began, on the kernel's monotonic clock, in nanoseconds.
@@ -139,6 +138,7 @@ impl Follow {
             source,
             fed,
             untracked: false,
+            walked: false,
             coverage,
             evidence: Vec::new(),
             began,
@@ -328,7 +328,7 @@ impl Follow {
 
     /// Whether it is to be scanned when it is due.
     pub(super) fn needs_scan(&self) -> bool {
-        self.is_polled() || self.fed && self.lineage.is_lost()
+        self.is_polled() || self.fed && self.lineage.missing_since().is_some()
     }
 
     /// Who it is that executed a program, if it is a member.
@@ -513,15 +513,28 @@ impl Follow {
         left
     }
 
-    pub(super) fn save(&self) -> TreeState {
+    /// Who can be given its orphans, if everything is told of it.
+    pub(super) fn adopters(&mut self) -> Option<Vec<Pid>> {
+        let is_told = self.fed && !sys::Connector::IS_KQUEUE;
+        is_told.then(|| self.lineage.adopters().collect())
+    }
+
+    /// `told`: the tick until which everything is told by now that the connector tells. `beside`: some that were there then.
+    pub(super) fn save(&self, told: u64, beside: Vec<Identity>) -> TreeState {
+        let missing = self.lineage.missing_since();
+        let is_all = self.fed && (missing.is_none() || self.walked && missing == Some(u64::MAX));
+        let mut lineage = self.lineage.save(is_all.then_some(told));
+        if is_all {
+            // Or they were known.
+            lineage.add_strangers(beside.into_iter().filter(|one| !self.lineage.knows(one.pid())));
+        }
         TreeState {
-            lineage: self.lineage.save(),
+            lineage,
             root: self.root,
             root_status: self.root_status,
             members: self.seen,
             evidence: self.evidence.clone(),
             kept: self.kept(),
-            since: told_until(sys::monotonic()),
         }
     }
 
@@ -542,51 +555,5 @@ impl Follow {
 
     fn since(&self, at: u64) -> Duration {
         Duration::from_nanos(at.saturating_sub(self.began))
-    }
-}
-
-/// Events that wait to be taken.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    events: VecDeque<TreeEvent>,
-    /// How many were taken or dropped before the first of `events`.
-    before: u64,
-    skipped: u64,
-}
-
-impl Queue {
-    fn push(&mut self, event: TreeEvent) {
-        if self.events.len() == QUEUE {
-            self.events.pop_front();
-            self.before += 1;
-            self.skipped += 1;
-        }
-        self.events.push_back(event);
-    }
-
-    pub(super) fn take(&mut self) -> Option<TreeEvent> {
-        if self.skipped > 0 {
-            return Some(TreeEvent::Skipped { events: std::mem::take(&mut self.skipped) });
-        }
-        let event = self.events.pop_front()?;
-        self.before += 1;
-        Some(event)
-    }
-
-    /// The number of the last event.
-    fn last(&self) -> u64 {
-        self.before + self.events.len() as u64 - 1
-    }
-
-    /// Takes back the name that this event gave to a program.
-    pub(super) fn unname(&mut self, number: u64) {
-        let index = number.checked_sub(self.before).and_then(|index| usize::try_from(index).ok());
-        if let Some(TreeEvent::Exec { program, .. }) = index.and_then(|index| self.events.get_mut(index)) {
-            *program = None;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.skipped == 0
     }
 }

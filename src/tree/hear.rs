@@ -172,7 +172,7 @@ impl Inner {
     fn scan_all_fed(&mut self) {
         for key in self.fed() {
             let follow = self.tree(key);
-            follow.untracked = true;
+            (follow.untracked, follow.walked) = (true, false);
             follow.look_after(Duration::ZERO);
         }
     }

@@ -12,6 +12,9 @@
 //!   is no `Empty` while it lives. What it forks is suspect too.
 //! - **Emptiness**, until a scan or a census has made up for the loss.
 //!
+//! That members may be *unseen* is less than a loss: of those known nothing is missing, so what they fork and how they end
+//! is as sure as ever. Only whose an unknown process is stays open, and emptiness.
+//!
 //! What it relies on is written at [`Input`]. Not covered, because no row of a table shows it: what a process made with
 //! CLONE_PARENT (trap 23) or sent into another PID namespace (trap 2) while events were missing; and a process started by
 //! an excluded one, orphaned and given to a member that is a subreaper, all while events were missing: it is taken for
@@ -25,7 +28,10 @@ use crate::state::ExitStatus;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod check;
+mod saved;
 mod scan;
+
+pub(crate) use saved::Saved;
 
 /// One tree: a root, everything it started, until empty.
 #[derive(Clone, Debug)]
@@ -45,6 +51,8 @@ pub(crate) struct Lineage {
     strangers: Vec<Identity>,
     /// Events are missing from this clock tick on.
     lost: Option<u64>,
+    /// Members may be unknown who were forked from this clock tick on.
+    unseen: Option<u64>,
     /// A clock tick before which nothing has happened that has not been told.
     heard: u64,
     /// Emptiness is somebody else's to say.
@@ -99,6 +107,12 @@ pub(crate) enum Input<'a> {
     /// stamps a start before it tells of it, so leave a tick or two. `u64::MAX`: nothing is missing, but everybody is to
     /// be looked at.
     Lost {
+        since: u64,
+    },
+    /// Of all those known nothing is missing: they are here, and all that they do from now on is told. But some that are
+    /// not known may be members, if they were forked from the clock tick `since` on, or by those; `u64::MAX`: whoever is
+    /// linked to a member is. If events were missing, they are of the unknown.
+    Unseen {
         since: u64,
     },
     /// The process table, proven: the kernel's fork counter stood still from before the last events were taken until the
@@ -171,24 +185,6 @@ pub(crate) enum Output {
     Empty,
 }
 
-/// A lineage as plain data, for a successor that was not there while the rest happened.
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Saved {
-    pub(crate) root: Identity,
-    pub(crate) members: Vec<Identity>,
-    pub(crate) suspects: Vec<Identity>,
-    pub(crate) excluded: Vec<Identity>,
-    /// Somebody was excluded once, who may have ended.
-    pub(crate) excludes: bool,
-    pub(crate) adopters: Vec<Pid>,
-    pub(crate) sessions: Option<Vec<Pid>>,
-    /// The tick from which on everything is missing. Early is safe: who has a clock may move it up to a tick before
-    /// which nothing has happened that was not told.
-    pub(crate) since: u64,
-    pub(crate) empty: bool,
-}
-
 impl Lineage {
     /// A tree of its root alone, which is a member from the start: no `Joined` is said of it. What is excluded never
     /// joins, nor does what that starts; it is to be alive, and not to have started within this very clock tick. With an
@@ -206,6 +202,7 @@ impl Lineage {
             excludes: false,
             strangers: Vec::new(),
             lost: None,
+            unseen: None,
             heard: root.start.map_or(0, |start| start.ticks),
             held: false,
             empty: false,
@@ -249,9 +246,15 @@ impl Lineage {
 
     /// Some that are known to be none of its members, though they may have started within the very clock tick.
     pub(crate) fn set_strangers(&mut self, strangers: impl IntoIterator<Item = Identity>) {
+        self.strangers.clear();
+        self.add_strangers(strangers);
+    }
+
+    /// Some more.
+    pub(crate) fn add_strangers(&mut self, strangers: impl IntoIterator<Item = Identity>) {
         let since = self.heard.saturating_sub(scan::YOUNG);
         let is_young = |one: &Identity| one.start.is_none_or(|start| start.ticks >= since);
-        self.strangers = strangers.into_iter().filter(is_young).collect();
+        self.strangers.extend(strangers.into_iter().filter(is_young));
     }
 
     pub(crate) fn step(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
@@ -269,6 +272,10 @@ impl Lineage {
             Input::Found { member, parent } => self.found(member, parent, out),
             Input::Ended { pid, status } => self.remove(pid, status, out),
             Input::Lost { since } => self.lose(since),
+            Input::Unseen { since } => {
+                let since = self.lost.take().into_iter().chain(self.unseen).fold(since, u64::min);
+                self.unseen = Some(since);
+            }
             Input::Scanned { table, details, is_strange, began } => {
                 if self.scanned(table, details, is_strange, began, out) {
                     self.heard = self.heard.max(began);
@@ -291,7 +298,7 @@ impl Lineage {
         for pid in self.known.keys().copied().collect::<Vec<_>>() {
             self.remove(pid, ExitStatus::Unknown, out);
         }
-        self.lost = None;
+        (self.lost, self.unseen) = (None, None);
         self.held = false;
         self.conclude(out);
     }
@@ -303,6 +310,11 @@ impl Lineage {
 
     pub(crate) fn member(&self, pid: Pid) -> Option<&Identity> {
         self.known.get(&pid).filter(|known| known.standing == Standing::Member).map(|known| &known.identity)
+    }
+
+    /// Who can be given orphans of the tree.
+    pub(crate) fn adopters(&self) -> impl Iterator<Item = Pid> {
+        self.adopters.iter().copied()
     }
 
     /// Those of whom nothing is proven, by PID. Their ends and forks are to be told as members' are; who cannot do that
@@ -336,48 +348,15 @@ impl Lineage {
         self.empty
     }
 
-    /// Whether events are missing, so that a scan or a census is due.
+    /// Whether events are missing, so that not even those known are sure.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.is_some()
     }
 
-    /// All of it, as plain data.
-    pub(crate) fn save(&self) -> Saved {
-        let of = |standing| self.of(standing).copied().collect();
-        Saved {
-            root: self.root,
-            members: of(Standing::Member),
-            suspects: of(Standing::Suspect),
-            excluded: of(Standing::Excluded),
-            excludes: self.excludes,
-            adopters: self.adopters.iter().copied().collect(),
-            sessions: self.foreign.as_ref().map(|foreign| foreign.iter().copied().collect()),
-            since: self.lost.unwrap_or(self.heard).min(self.heard),
-            empty: self.empty,
-        }
-    }
-
-    /// Goes on where it was saved, with everything since then missing. The caller has made sure that it is the same boot
-    /// and the same PID namespace.
-    pub(crate) fn adopt(saved: Saved) -> Lineage {
-        let Saved { root, members, suspects, excluded, excludes, adopters, sessions, since, empty } = saved;
-        let mut lineage = Lineage::new(root, []);
-        lineage.drop_known(root.pid);
-        lineage.adopters = adopters.into_iter().collect();
-        lineage.foreign = sessions.map(|sessions| sessions.into_iter().collect());
-        lineage.excludes = excludes;
-        for identity in excluded {
-            lineage.insert(identity, Standing::Excluded);
-        }
-        for (identities, standing) in [(members, Standing::Member), (suspects, Standing::Suspect)] {
-            for identity in identities {
-                lineage.insert(identity, standing);
-            }
-        }
-        if !empty {
-            lineage.lose(since);
-        }
-        Lineage { heard: since, empty, ..lineage }
+    /// From which tick on there may be members that are not known, so that a scan or a census is due; `u64::MAX` if none
+    /// but those that are linked to one that is.
+    pub(crate) fn missing_since(&self) -> Option<u64> {
+        self.lost.into_iter().chain(self.unseen).min()
     }
 
     fn of(&self, standing: Standing) -> impl Iterator<Item = &Identity> {
@@ -529,13 +508,14 @@ impl Lineage {
 
     /// Nothing is missing any more.
     fn synchronised(&mut self, out: &mut Vec<Output>) {
-        if self.lost.take().is_some() {
+        if self.lost.take().or(self.unseen.take()).is_some() {
             out.push(Output::Resynced { suspects: self.suspects });
         }
     }
 
     fn conclude(&mut self, out: &mut Vec<Output>) {
-        if self.members == 0 && self.suspects == 0 && self.lost.is_none() && !self.held && !self.empty {
+        let is_known = self.missing_since().is_none();
+        if self.members == 0 && self.suspects == 0 && is_known && !self.held && !self.empty {
             self.empty = true;
             out.push(Output::Empty);
         }

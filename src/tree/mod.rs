@@ -14,8 +14,10 @@ mod left;
 pub(crate) mod lineage;
 mod look;
 mod marks;
+mod queue;
 mod scan;
 mod state;
+mod walk;
 
 use std::os::fd::BorrowedFd;
 use std::process::Command;

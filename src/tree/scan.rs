@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::pid::Pid;
 use crate::process::Process;
-use crate::state::{ExitStatus, State};
+use crate::state::State;
 use crate::sys;
 use crate::tree::engine::{Engine, Inner};
 use crate::tree::evidence::{self, Wanted};
@@ -111,6 +111,11 @@ impl Inner {
                 let since = began.saturating_sub(STAMPED);
                 inner.step(key, Input::Lost { since }, sys::monotonic());
             };
+            // Of those that are known by now, all is told from here on.
+            let unseen = |inner: &mut Inner, key| {
+                let since = began.saturating_sub(STAMPED);
+                inner.step(key, Input::Unseen { since }, sys::monotonic());
+            };
             self.each(&mut keys, |inner, key| {
                 inner.tree(key).untracked = false;
                 // What one that is not heard of does is missing.
@@ -123,7 +128,7 @@ impl Inner {
             if keys.is_empty() || none_came(&before, &parents)? {
                 return Ok(());
             }
-            keys.iter().for_each(|key| lost(self, *key));
+            keys.iter().for_each(|key| unseen(self, *key));
         }
         self.retain_scanned(&mut keys);
         self.each(&mut keys, Inner::walk);
@@ -246,33 +251,6 @@ impl Inner {
             let mut carriers = carriers.iter().filter(|(of, _)| *of == key);
             carriers.try_for_each(|(_, process)| inner.found(key, std::slice::from_ref(process)))
         });
-    }
-
-    /// Members that are proven link by link, where no table can be. Not by way of those that are excluded.
-    fn walk(&mut self, key: u64) -> Result<()> {
-        let mut walked = HashSet::new();
-        loop {
-            let members = self.tree(key).lineage.members().copied();
-            let new: Vec<Identity> = members.filter(|member| walked.insert(*member)).collect();
-            if new.is_empty() {
-                return Ok(());
-            }
-            for member in new {
-                let Some(process) = self.open_member(key, &member)? else {
-                    if !self.told.contains(&(member.pid(), key)) {
-                        // Nobody else tells of its end.
-                        let ended = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
-                        self.step(key, ended, sys::monotonic());
-                    }
-                    continue;
-                };
-                match process.children() {
-                    Ok(children) => self.found(key, &children)?,
-                    Err(error) if error.is_gone() => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
     }
 
     /// Of whom the connector tells, for these trees.

@@ -22,8 +22,6 @@ pub struct TreeState {
     pub(super) members: u64,
     pub(super) evidence: Vec<Proof>,
     pub(super) kept: Kept,
-    /// The clock tick when it was saved: what happened since is not in it.
-    pub(super) since: u64,
 }
 
 /// What outlives the process that follows the tree.

@@ -55,10 +55,10 @@ impl Listener {
         assert!(members.iter().all(|pid| !suspects.contains(pid)), "member and suspect at once");
         assert!(members.iter().all(|&pid| lineage.member(pid).is_some_and(|member| member.pid == pid)));
         if lineage.is_empty() {
-            assert!(members.is_empty() && suspects.is_empty() && !lineage.is_lost());
+            assert!(members.is_empty() && suspects.is_empty() && lineage.missing_since().is_none());
         } else {
             assert!(
-                !members.is_empty() || !suspects.is_empty() || lineage.is_lost(),
+                !members.is_empty() || !suspects.is_empty() || lineage.missing_since().is_some(),
                 "and nobody said Empty"
             );
         }
@@ -89,7 +89,7 @@ pub(crate) fn lineage(input: &[u8]) {
         listener.hear(&out, &lineage);
         // The order is the machine's own and nobody else's: told the same, it says the same.
         out.clear();
-        let saved = lineage.save();
+        let saved = lineage.save(None);
         let next = Lineage::adopt(saved);
         assert!(next.members().eq(lineage.members()) && next.suspects().eq(lineage.suspects()));
         if bytes.next() == 255 {
@@ -144,7 +144,12 @@ impl Bytes<'_> {
             }
             2 => lineage.step(Input::Ended { pid: self.pid(), status: ExitStatus::Code(0) }, out),
             3 => lineage.step(Input::Executed { pid: self.pid() }, out),
-            4 => lineage.step(Input::Lost { since: u64::from(self.next() % 16) }, out),
+            4 => {
+                let byte = self.next();
+                let since = u64::from(byte % 16);
+                let is_unseen = byte >= 128;
+                lineage.step(if is_unseen { Input::Unseen { since } } else { Input::Lost { since } }, out);
+            }
             5 => {
                 let (count, strange) = (self.next() % 16, self.next() % 4);
                 let table: Vec<Row> =

@@ -94,8 +94,9 @@ impl Lineage {
                 gone.push(pid);
                 continue;
             }
-            // Nobody's end is missing.
-            if self.lost.is_none() {
+            // Nobody's end is missing. That of somebody excluded may be, who was not followed before all were known.
+            let is_sure = known.standing != Standing::Excluded || self.unseen.is_none();
+            if self.lost.is_none() && is_sure {
                 match verdict {
                     Some(verdict) => drop(scan.verdicts.insert(pid, verdict)),
                     None => drop(scan.in_doubt.insert(pid)),
@@ -186,7 +187,7 @@ impl Lineage {
     /// Of one whose parent does not tell.
     fn judge(&self, scan: &mut Scan<'_>, pid: Pid) -> Verdict {
         let in_doubt = scan.in_doubt.contains(&pid);
-        let since = match self.lost {
+        let since = match self.missing_since() {
             // All forks have been told: it is a stranger, or the zombie of a member, which matters to suspects alone.
             None if scan.in_doubt.is_empty() => return Verdict::Stranger,
             since => since.unwrap_or(u64::MAX),
@@ -209,7 +210,8 @@ impl Lineage {
             return Verdict::Stranger;
         }
         // All those that were members, or could have been, were known by then.
-        let older = self.lost.is_none() || details.identity.start.is_some_and(|start| start.ticks < since);
+        let older =
+            self.missing_since().is_none() || details.identity.start.is_some_and(|start| start.ticks < since);
         if older && !in_doubt { Verdict::Stranger } else { Verdict::Unsure }
     }
 

@@ -15,7 +15,7 @@ use crate::state::ExitStatus;
 mod kernel;
 mod world;
 
-use world::{Counts, Setup, Source, Step, World, setup, steps};
+use world::{Counts, Setup, Source, Step, World, setup, steps, walked};
 
 fn run(setup: &Setup, steps: &[Step]) -> World {
     let mut world = World::new(setup);
@@ -26,8 +26,13 @@ fn run(setup: &Setup, steps: &[Step]) -> World {
     world
 }
 
+/// Of each property: as many as `PROPTEST_CASES` says, or as are usual.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(2200, |cases| cases.parse().expect("PROPTEST_CASES is a number"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2200))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     /// The members are the truth, exactly, and it is empty when they have ended: no scan is needed.
     #[test]
@@ -54,6 +59,21 @@ proptest! {
     #[test]
     fn a_polled_tree_is_never_empty_too_early(
         setup in setup(&[Source::Poll], false), steps in steps(false),
+    ) {
+        run(&setup, &steps);
+    }
+
+    /// Attached while others fork all the time: what it forks, and what of that is orphaned, is known at once.
+    #[test]
+    fn a_walk_without_a_proven_scan_finds_whom_to_follow(
+        setup in walked(&[Source::Events], true), steps in steps(true),
+    ) {
+        run(&setup, &steps);
+    }
+
+    #[test]
+    fn after_a_walk_without_a_proven_scan_nobody_is_missing_and_no_stranger_listed(
+        setup in walked(&[Source::Events, Source::Counted, Source::Poll], false), steps in steps(false),
     ) {
         run(&setup, &steps);
     }
@@ -85,6 +105,12 @@ fn the_simulated_kernels_are_hard_enough() {
             counts.empty += met.empty;
         }
     }
+    for _ in 0..300 {
+        let setup = walked(&[Source::Events], false).new_tree(&mut runner).unwrap().current();
+        let met = run(&setup, &[]).counts;
+        counts.walked += met.walked;
+        counts.overlooked += met.overlooked;
+    }
     for (what, count, least) in [
         ("suspects", counts.suspects, 100),
         ("suspects that were proven strangers", counts.cleared, 5),
@@ -95,6 +121,8 @@ fn the_simulated_kernels_are_hard_enough() {
         ("orphans that joined", counts.orphans, 20),
         ("losses made up for", counts.resynced, 300),
         ("trees found empty", counts.empty, 400),
+        ("walks that overlooked nobody", counts.walked, 100),
+        ("walks that may have overlooked somebody", counts.overlooked, 50),
     ] {
         assert!(count >= least, "{what}: only {count}: {counts:?}");
     }
@@ -537,10 +565,10 @@ fn what_was_saved_survives_any_format() {
     table.row(20, 1, 20, 120);
     table.forked(10, bare(21));
     table.resync();
-    let json = serde_json::to_string(&table.lineage.save()).unwrap();
+    let json = serde_json::to_string(&table.lineage.save(None)).unwrap();
     let lineage = Lineage::adopt(serde_json::from_str(&json).unwrap());
     assert!(lineage.members().eq(table.lineage.members()));
     assert!(lineage.suspects().eq(table.lineage.suspects()));
     assert!(lineage.is_lost());
-    assert_eq!(serde_json::to_string(&lineage.save()).unwrap(), json);
+    assert_eq!(serde_json::to_string(&lineage.save(None)).unwrap(), json);
 }

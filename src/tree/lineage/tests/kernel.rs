@@ -46,6 +46,13 @@ pub(super) struct Process {
     pub(super) fostered: bool,
 }
 
+impl Process {
+    /// In which it started.
+    pub(super) fn tick(&self) -> u64 {
+        self.start / MOMENTS
+    }
+}
+
 /// What the kernel tells whoever has subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
@@ -238,6 +245,34 @@ impl Kernel {
             let Process { parent, truth, .. } = self.processes[at];
             self.processes[at].fostered |= truth == Truth::Excluded && self.processes[parent].fostered;
         }
+    }
+
+    /// Whoever of these cannot be linked to the root now is not owed any more.
+    pub(super) fn lapse(&mut self, may: impl Fn(usize) -> bool) {
+        for who in (0..self.processes.len()).filter(|&who| may(who)) {
+            let Process { truth, life, .. } = self.processes[who];
+            match (truth, life) {
+                (Truth::Member, Life::Running) => self.processes[who].truth = self.linked(who),
+                (Truth::Member, _) => self.processes[who].truth = Truth::Lapsed,
+                _ => {}
+            }
+        }
+    }
+
+    /// What it is by its links.
+    pub(super) fn linked(&self, who: usize) -> Truth {
+        let mut above = who;
+        let mut truth = Truth::Member;
+        while above != ROOT {
+            if self.processes[above].truth == Truth::Excluded {
+                truth = Truth::Excluded;
+            }
+            if above == self.processes[above].parent {
+                return Truth::Lapsed;
+            }
+            above = self.processes[above].parent;
+        }
+        truth
     }
 
     fn tell(&mut self, event: Event) {

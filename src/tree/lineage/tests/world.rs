@@ -1,7 +1,7 @@
 //! The simulated kernel, somebody who listens to it badly, and the machine.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -52,6 +52,10 @@ pub(super) struct Setup {
     lossless: bool,
     /// What the root's family did before anybody looked.
     before: Vec<Act>,
+    /// What happens while the family is walked, so often at most, where no scan can be proven when attaching.
+    walk: Option<(Vec<Act>, usize)>,
+    /// A successor proves of those known that they are there, and follows them.
+    proves: bool,
 }
 
 pub(super) fn setup(sources: &'static [Source], lossless: bool) -> impl Strategy<Value = Setup> {
@@ -66,8 +70,20 @@ pub(super) fn setup(sources: &'static [Source], lossless: bool) -> impl Strategy
             excluding,
             lossless,
             before,
+            walk: None,
+            proves: false,
         },
     )
+}
+
+/// The same, attached while others fork all the time.
+pub(super) fn walked(sources: &'static [Source], lossless: bool) -> impl Strategy<Value = Setup> {
+    let walk = (prop::collection::vec(Act::any(), 0..24), 1..6_usize);
+    (setup(sources, lossless), walk, any::<bool>()).prop_map(|(setup, walk, proves)| Setup {
+        walk: Some(walk),
+        proves,
+        ..setup
+    })
 }
 
 pub(super) fn steps(lossless: bool) -> impl Strategy<Value = Vec<Step>> {
@@ -102,6 +118,10 @@ pub(super) struct World {
     /// How many bearers of a PID were told and have not ended, as a listener counts.
     bearers: BTreeMap<Pid, u32>,
     saved: Option<Saved>,
+    /// Whose forks and ends are told; `None`: everybody's.
+    pub(super) followed: Option<BTreeSet<usize>>,
+    /// When it was attached, nobody was overlooked.
+    is_all: bool,
     pub(super) counts: Counts,
 }
 
@@ -120,6 +140,9 @@ pub(super) struct Counts {
     pub(super) orphans: usize,
     pub(super) resynced: usize,
     pub(super) empty: usize,
+    /// Walks that certainly overlooked nobody, and others.
+    pub(super) walked: usize,
+    pub(super) overlooked: usize,
 }
 
 impl World {
@@ -138,27 +161,7 @@ impl World {
             exclude.push(kernel.identity(excluded));
             kernel.processes[excluded].truth = Truth::Excluded;
         }
-        // Whoever cannot be linked to the root now has lapsed.
-        for who in kernel.running(Truth::Member) {
-            let mut above = who;
-            let mut truth = Truth::Member;
-            while above != ROOT {
-                if kernel.processes[above].truth == Truth::Excluded {
-                    truth = Truth::Excluded;
-                }
-                if above == kernel.processes[above].parent {
-                    truth = Truth::Lapsed;
-                    break;
-                }
-                above = kernel.processes[above].parent;
-            }
-            kernel.processes[who].truth = truth;
-        }
-        for process in &mut kernel.processes {
-            if process.life != Life::Running && process.truth == Truth::Member {
-                process.truth = Truth::Lapsed;
-            }
-        }
+        kernel.lapse(|_| true);
         kernel.events.clear();
         let mut lineage = Lineage::new(kernel.identity(ROOT), exclude);
         lineage.set_adopters([2, 3].map(|pid| Pid::new(pid).unwrap()));
@@ -176,8 +179,14 @@ impl World {
             waiting: Vec::new(),
             bearers: BTreeMap::new(),
             saved: None,
+            followed: None,
+            is_all: true,
             counts: Counts::default(),
         };
+        if let Some((acts, turns)) = &setup.walk {
+            world.walk(acts, *turns);
+            return world;
+        }
         // As when attaching: all that can be linked to the root.
         let excluded = world.kernel.running(Truth::Excluded);
         world.tell(Input::Lost { since: u64::MAX });
@@ -191,6 +200,127 @@ impl World {
         world
     }
 
+    /// As when attaching while others fork all the time: the root is followed, and then whoever is linked to it, each
+    /// before its children are listed; and no scan is proven.
+    fn walk(&mut self, acts: &[Act], turns: usize) {
+        let mut acts = acts.iter();
+        let is_polled = self.setup.source == Source::Poll;
+        let missing = |since| if is_polled { Input::Lost { since } } else { Input::Unseen { since } };
+        let since = self.kernel.tick();
+        let is_above = |process: &Process| process.parent < ROOT && process.life != Life::Reaped;
+        let beside = (0..self.kernel.processes.len()).filter(|&who| who != ROOT);
+        let beside = beside.filter(|&who| is_above(&self.kernel.processes[who]));
+        self.lineage.set_strangers(beside.map(|who| self.kernel.identity(who)));
+        self.followed = (!is_polled).then(|| BTreeSet::from([ROOT]));
+        self.bearers.insert(self.kernel.processes[ROOT].pid, 1);
+        self.tell(missing(u64::MAX));
+        let mut met = vec![self.kernel.processes[ROOT].pid];
+        let mut ended = BTreeSet::new();
+        let mut whole = false;
+        for turn in 0..turns {
+            whole = self.walk_once(&mut acts, &mut met, &mut ended) && turn > 0;
+            if whole {
+                break;
+            }
+        }
+        self.deliver(usize::MAX);
+        let known: BTreeSet<usize> = {
+            let bearer = |known: &Identity| self.kernel.bearer(known.pid);
+            self.lineage.members().filter_map(bearer).collect()
+        };
+        if whole && !is_polled {
+            self.counts.walked += 1;
+            for who in self.kernel.running(Truth::Member) {
+                let is_linked = self.kernel.linked(who) == Truth::Member;
+                assert!(!is_linked || known.contains(&who), "process {who} was overlooked");
+            }
+            self.kernel.lapse(|who| !known.contains(&who));
+        } else {
+            self.counts.overlooked += 1;
+            self.tell(missing(since));
+            // Nor is what was orphaned during the walk, and whoever is its child still: parents come before their children.
+            for who in (0..self.kernel.processes.len()).filter(|who| !known.contains(who)) {
+                let process = &self.kernel.processes[who];
+                let is_its = self.kernel.processes[process.parent].truth == Truth::Lapsed;
+                if process.truth == Truth::Member && (is_its || process.tick() < since) {
+                    self.kernel.processes[who].truth = Truth::Lapsed;
+                }
+            }
+        }
+        self.is_all = whole;
+    }
+
+    /// Returns whether it met nobody new, and nobody who ended under it.
+    fn walk_once(
+        &mut self,
+        acts: &mut std::slice::Iter<'_, Act>,
+        met: &mut Vec<Pid>,
+        ended: &mut BTreeSet<usize>,
+    ) -> bool {
+        self.deliver(usize::MAX);
+        met.retain(|pid| self.lineage.member(*pid).is_some());
+        let mut whole = true;
+        let mut next = 0;
+        while let Some(&pid) = met.get(next) {
+            next += 1;
+            acts.next().into_iter().for_each(|act| self.act(act));
+            let is_it = |who: &usize| {
+                let is_of = self.lineage.member(pid).is_some_and(|known| self.kernel.is_of(known, *who));
+                is_of && self.kernel.processes[*who].life == Life::Running
+            };
+            let Some(who) = self.kernel.bearer(pid).filter(is_it) else {
+                whole = false;
+                continue;
+            };
+            let is_child = |(_, child): &(usize, &Process)| child.parent == who && child.life != Life::Reaped;
+            let listed = self.kernel.processes.iter().enumerate().filter(is_child);
+            let listed: Vec<usize> = listed.map(|(child, _)| child).collect();
+            acts.next().into_iter().for_each(|act| self.act(act));
+            if self.kernel.processes[who].life != Life::Running {
+                whole = false;
+                continue;
+            }
+            self.deliver(usize::MAX);
+            for child in listed {
+                whole &= self.meet(child, acts, met, ended);
+            }
+        }
+        whole
+    }
+
+    /// A child that was listed, and is held. Returns whether it is nobody new, and nobody who has just ended.
+    fn meet(
+        &mut self,
+        child: usize,
+        acts: &mut std::slice::Iter<'_, Act>,
+        met: &mut Vec<Pid>,
+        ended: &mut BTreeSet<usize>,
+    ) -> bool {
+        let member = self.kernel.identity(child);
+        let pid = member.pid;
+        let was_known = self.lineage.member(pid).is_some();
+        if !was_known && self.kernel.processes[child].life == Life::Running {
+            let parent = self.kernel.processes[child].parent;
+            self.tell(Input::Found { member, parent: Some(self.kernel.processes[parent].pid) });
+            acts.next().into_iter().for_each(|act| self.act(act));
+            if self.kernel.processes[child].life != Life::Running {
+                self.tell(Input::Ended { pid, status: ExitStatus::Unknown });
+            } else if self.lineage.member(pid).is_some() {
+                self.followed.iter_mut().for_each(|followed| followed.extend([child]));
+                self.bearers.insert(pid, 1);
+            }
+        }
+        match self.lineage.member(pid) {
+            Some(_) if !was_known => {
+                met.push(pid);
+                false
+            }
+            Some(known) => self.kernel.is_of(known, child),
+            None if self.lineage.knows(pid) => true,
+            None => !ended.insert(child),
+        }
+    }
+
     pub(super) fn step(&mut self, step: &Step) {
         match step {
             Step::Act(act) => self.act(act),
@@ -202,7 +332,7 @@ impl World {
             }
             Step::Find(which) => self.find(which),
             Step::Save if !self.waiting.iter().any(|(_, notice)| matches!(notice, Notice::Lost)) => {
-                self.saved = Some(self.lineage.save());
+                self.save();
             }
             Step::Save => {}
             Step::Restart => self.restart(),
@@ -217,7 +347,16 @@ impl World {
 
     fn take_events(&mut self) {
         for (tick, event) in self.kernel.events.drain(..) {
-            self.waiting.push((tick, Notice::Event(event)));
+            let is_told = match (&mut self.followed, event) {
+                (None, _) => true,
+                (Some(followed), Event::Fork { parent, child }) => {
+                    followed.contains(&parent) && followed.insert(child)
+                }
+                (Some(followed), Event::Exec(who) | Event::Exit(who)) => followed.contains(&who),
+            };
+            if is_told {
+                self.waiting.push((tick, Notice::Event(event)));
+            }
         }
     }
 
@@ -327,6 +466,9 @@ impl World {
             self.out = out;
             self.heard();
         }
+        if self.lineage.missing_since().is_none() {
+            self.followed = None;
+        }
         self.bearers.clear();
         for number in (1..=PIDS).filter_map(Pid::new) {
             if self.kernel.bearer(number).is_some_and(|who| self.is_counted(who)) {
@@ -419,6 +561,22 @@ impl World {
         } else {
             self.tell(Input::Forked { parent, child: member });
         }
+        if self.lineage.member(member.pid).is_some_and(|known| self.kernel.is_of(known, who)) {
+            self.followed.iter_mut().for_each(|followed| followed.extend([who]));
+        }
+    }
+
+    fn save(&mut self) {
+        // Where nothing is missing, whoever is not known is none.
+        let all = self.setup.source != Source::Poll && self.waiting.is_empty();
+        let told = (all && self.lineage.missing_since().is_none()).then(|| self.kernel.tick());
+        let mut saved = self.lineage.save(told);
+        if told.is_some() {
+            let there = (1..=PIDS).filter_map(|pid| self.kernel.bearer(Pid::new(pid)?));
+            let there = there.map(|who| self.kernel.identity(who));
+            saved.add_strangers(there.filter(|one| !self.lineage.knows(one.pid)));
+        }
+        self.saved = Some(saved);
     }
 
     fn restart(&mut self) {
@@ -432,6 +590,31 @@ impl World {
                     self.bearers.insert(number, 1);
                 }
             }
+            if self.setup.proves && self.setup.source != Source::Poll {
+                self.prove();
+            }
+        }
+    }
+
+    /// A successor follows those of whom it is proven that they are there. If that is all, nothing is missing of them.
+    fn prove(&mut self) {
+        let mut all = true;
+        let mut followed = BTreeSet::new();
+        let known: Vec<Identity> = self.lineage.members().chain(self.lineage.suspects()).copied().collect();
+        for known in known {
+            let bearer = self.kernel.bearer(known.pid);
+            let bearer = bearer.filter(|&who| self.kernel.processes[who].life == Life::Running);
+            let sameness = bearer.map(|who| (who, same(&known, &self.kernel.identity(who))));
+            match sameness {
+                Some((who, Sameness::Same)) => drop(followed.insert(who)),
+                Some((_, Sameness::Unknown)) => all = false,
+                _ => self.tell(Input::Ended { pid: known.pid, status: ExitStatus::Unknown }),
+            }
+        }
+        if all && !self.lineage.is_empty() {
+            self.bearers = followed.iter().map(|&who| (self.kernel.processes[who].pid, 1)).collect();
+            self.followed = Some(followed);
+            self.tell(Input::Unseen { since: u64::MAX });
         }
     }
 
@@ -449,7 +632,7 @@ impl World {
 
     /// All has been told, or was made up for: nobody is missing, and whoever has a listed PID is a member.
     fn check_known(&self) {
-        if self.lineage.is_lost() || self.lineage.is_empty() {
+        if self.lineage.missing_since().is_some() || self.lineage.is_empty() {
             return;
         }
         for who in self.kernel.running(Truth::Member) {
@@ -467,17 +650,30 @@ impl World {
     fn check(&self) {
         if self.waiting.is_empty() {
             self.check_known();
-            if self.setup.lossless && self.setup.source == Source::Events && !self.lineage.is_empty() {
+            // What was forked unseen may be in doubt once it has been seen.
+            let is_exact = self.is_all || self.followed.is_some();
+            if self.setup.lossless
+                && self.setup.source == Source::Events
+                && is_exact
+                && !self.lineage.is_empty()
+            {
                 self.check_exact();
             }
         }
     }
 
     fn check_exact(&self) {
-        let members = self.kernel.running(Truth::Member);
+        let mut members = self.kernel.running(Truth::Member);
+        if let Some(followed) = &self.followed {
+            members.retain(|who| followed.contains(who));
+        }
         let mut members: Vec<Pid> = members.into_iter().map(|who| self.kernel.processes[who].pid).collect();
         members.sort();
-        let listed: Vec<Pid> = self.lineage.members().map(|member| member.pid).collect();
+        let mut listed: Vec<Pid> = self.lineage.members().map(|member| member.pid).collect();
+        if self.setup.walk.is_some() {
+            let is_fostered = |who: usize| self.kernel.processes[who].fostered;
+            listed.retain(|pid| !self.kernel.bearer(*pid).is_some_and(is_fostered));
+        }
         assert_eq!(listed, members);
         assert_eq!(self.lineage.suspects().count(), 0);
     }
@@ -514,7 +710,7 @@ impl World {
         self.take_events();
         self.deliver(usize::MAX);
         self.check();
-        if self.lineage.is_lost() {
+        if self.lineage.missing_since().is_some() {
             self.kernel.now += 8;
             self.scan(&[]);
             self.deliver(usize::MAX);

@@ -1,0 +1,144 @@
+//! Members that are proven link by link, where no table can be; and who is beside a tree for certain.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::error::Result;
+use crate::identity::{Identity, Sameness};
+use crate::pid::Pid;
+use crate::process::Process;
+use crate::state::{ExitStatus, State};
+use crate::sys;
+use crate::tree::engine::Inner;
+use crate::tree::lineage::Input;
+use crate::tree::scan::told_until;
+
+/// How often a family is walked at once, while its members end.
+const WALKS: usize = 16;
+
+/// One walk after the other.
+#[derive(Default)]
+struct Walk {
+    /// Whose children are to be listed: all others were followed when they were forked.
+    met: Vec<Identity>,
+    /// Had ended when their parent was listed, and what they had started was somebody else's.
+    ended: HashSet<Identity>,
+}
+
+impl Inner {
+    /// Has all found that are linked to members, not by way of those that are excluded.
+    ///
+    /// Where the connector tells of members, each is followed before its children are listed. So only one that was not
+    /// followed yet can have hidden whom it had started, by its end: they are some subreaper's above it then, which may have
+    /// been listed already. That one has been listed again when a second walk, or a later one, meets nobody new, and
+    /// nobody who ended under it: then all who are linked to the root are followed, and so is whatever they start.
+    pub(super) fn walk(&mut self, key: u64) -> Result<()> {
+        if self.tree(key).walked {
+            return Ok(());
+        }
+        let met = self.tree(key).lineage.members().copied().collect();
+        let mut walk = Walk { met, ..Walk::default() };
+        let mut whole = false;
+        for turn in 0..WALKS {
+            whole = self.walk_once(key, &mut walk)? && turn > 0;
+            if whole {
+                break;
+            }
+        }
+        let at = sys::monotonic();
+        let follow = self.tree(key);
+        follow.walked = follow.fed && whole && !follow.lineage.is_lost();
+        let is_all = follow.walked && follow.evidence.is_empty();
+        if follow.lineage.missing_since() == Some(u64::MAX) && !is_all {
+            // No table has proven yet who was there when it was attached, and some may have come since.
+            let since = told_until(follow.began);
+            let missing = if follow.fed { Input::Unseen { since } } else { Input::Lost { since } };
+            self.step(key, missing, at);
+        }
+        Ok(())
+    }
+
+    /// Returns whether it met nobody new, and nobody who ended under it.
+    fn walk_once(&mut self, key: u64, walk: &mut Walk) -> Result<bool> {
+        self.take_notices();
+        let lineage = &self.tree(key).lineage;
+        walk.met.retain(|one| lineage.member(one.pid()).is_some());
+        let mut whole = true;
+        let mut next = 0;
+        while let Some(&member) = walk.met.get(next) {
+            next += 1;
+            let process = self.open_member(key, &member)?;
+            if process.is_none() && !self.told.contains(&(member.pid(), key)) {
+                // Nobody else tells of its end.
+                let ended = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
+                self.step(key, ended, sys::monotonic());
+            }
+            let listed =
+                match process.map(|process| process.children_listed().map(|listed| (process, listed))) {
+                    Some(Ok((process, listed))) if process.state()? == State::Running => listed,
+                    Some(Err(error)) if !error.is_gone() => return Err(error),
+                    _ => {
+                        whole = false;
+                        continue;
+                    }
+                };
+            // What was told before they were listed is not to be overtaken.
+            self.take_notices();
+            whole &= listed.1;
+            for child in listed.0 {
+                let was_known = self.tree(key).lineage.member(child.pid()).is_some();
+                self.found(key, std::slice::from_ref(&child))?;
+                let lineage = &self.tree(key).lineage;
+                match lineage.member(child.pid()) {
+                    Some(member) if !was_known => {
+                        walk.met.push(*member);
+                        whole = false;
+                    }
+                    // The end of one that had its PID is about to be told.
+                    Some(member) if member.same_process(child.identity()) == Sameness::Different => {
+                        whole = false
+                    }
+                    Some(_) => {}
+                    None if lineage.knows(child.pid()) => {}
+                    None => whole &= !walk.ended.insert(*child.identity()),
+                }
+            }
+        }
+        Ok(whole)
+    }
+}
+
+/// The other children of these ancestors of a root, and those of the first process: they are not below the root, and
+/// cannot come to be.
+pub(super) fn beside(root: Pid, above: &[Process]) -> Result<Vec<Identity>> {
+    let mut beside = Vec::new();
+    let first = Pid::new(1).filter(|first| *first != root).and_then(|first| Process::open(first).ok());
+    for parent in above.iter().chain(&first) {
+        match parent.children() {
+            Ok(children) => beside.extend(children.iter().map(|child| *child.identity())),
+            Err(error) if error.is_gone() || error.is_denied() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    beside.retain(|one| one.pid() != root);
+    Ok(beside)
+}
+
+/// Who can be taken for an orphan of a tree when it is adopted, as far as they can be read: children of whoever has these
+/// PIDs, of the first process, and of this one, whose own are orphans then. They may be members.
+///
+/// Waits for a clock tick if only their start tells some from others.
+pub(super) fn around(above: &[Pid]) -> Vec<Identity> {
+    let parents = above.iter().copied().chain([Pid::current()]).chain(Pid::new(1));
+    let parents: BTreeSet<Pid> = parents.collect();
+    let list = || -> Vec<Identity> {
+        let opened = parents.iter().filter_map(|parent| Process::open(*parent).ok());
+        let children = opened.flat_map(|parent| parent.children().unwrap_or_default());
+        children.map(|child| *child.identity()).collect()
+    };
+    let listed = list();
+    if listed.iter().all(|one| one.unique.is_some() || one.settled) {
+        return listed;
+    }
+    std::thread::sleep(sys::TICK);
+    list()
+}
