@@ -161,7 +161,13 @@ impl Wanted {
         if args.on_empty.first().is_some_and(|program| program.is_empty()) {
             return Err(Failure::new("the cleanup command has no name"));
         }
-        Ok(Wanted { runtime, root, heartbeat: heartbeat.transpose()?, on_empty: args.on_empty, retry: args.retry })
+        Ok(Wanted {
+            runtime,
+            root,
+            heartbeat: heartbeat.transpose()?,
+            on_empty: args.on_empty,
+            retry: args.retry,
+        })
     }
 }
 
@@ -172,9 +178,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 /// Attaches or adopts, and writes the record.
 fn begin(mut wanted: Wanted) -> Result<Monitor, Failure> {
     // Of nobody's mount or folder a user.
-    std::env::set_current_dir("/").map_err(|error| Failure::new(format!("cannot leave this folder: {error}")))?;
-    let signals =
-        Signals::catch().map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
+    std::env::set_current_dir("/")
+        .map_err(|error| Failure::new(format!("cannot leave this folder: {error}")))?;
+    let signals = Signals::catch().map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
     if let Some((store, record)) = Store::open(&wanted.runtime)? {
         return resume(wanted, signals, store, record);
     }
@@ -229,9 +235,10 @@ fn begin(mut wanted: Wanted) -> Result<Monitor, Failure> {
 fn adopt(state: &TreeState, store: &Store) -> Result<Tree, Failure> {
     let mut left_out: Vec<Process> = Vec::new();
     loop {
-        let others = store.neighbours().into_iter().filter(|other| {
-            left_out.iter().all(|process| process.identity() != other)
-        });
+        let others = store
+            .neighbours()
+            .into_iter()
+            .filter(|other| left_out.iter().all(|process| process.identity() != other));
         let others: Vec<Process> = others.filter_map(|other| Process::reopen(&other).ok()).collect();
         let found = !others.is_empty();
         left_out.extend(others);
@@ -274,7 +281,8 @@ fn resume(
     let path = wanted.runtime.display().to_string();
     let owner = Identity::of(Pid::current())?;
     if let Some(elsewhere) = elsewhere(&record.owner, &owner) {
-        let advice = "what it names means nothing here. Clean up by hand, then remove it; nothing was changed";
+        let advice =
+            "what it names means nothing here. Clean up by hand, then remove it; nothing was changed";
         return Err(Failure::new(format!("runtime file {path} was written {elsewhere}: {advice}")));
     }
     if let Some(Err(given)) = wanted.root.as_ref().map(|asked| asked.must_be(&record.root)) {
@@ -292,7 +300,12 @@ fn resume(
         Phase::Cleaning => match cleaner(&record)? {
             Some(process) => Work::Await(process),
             None if wanted.retry => Work::Clean,
-            None => return Err(Failure { message: format!("runtime file {path}: {}", unknown(&record).message), ..unknown(&record) }),
+            None => {
+                return Err(Failure {
+                    message: format!("runtime file {path}: {}", unknown(&record).message),
+                    ..unknown(&record)
+                });
+            }
         },
     };
     if !matches!(work, Work::Await(_) | Work::Remove) {
@@ -308,9 +321,9 @@ fn resume(
         record.tree = tree.save();
     }
     let pulse = record.heartbeat.clone().map(begin_pulse).transpose()?;
-    store
-        .replace(&record)
-        .map_err(|error| Failure::new(format!("cannot write runtime file {path}: {error}; nothing was changed")))?;
+    store.replace(&record).map_err(|error| {
+        Failure::new(format!("cannot write runtime file {path}: {error}; nothing was changed"))
+    })?;
     Ok(Monitor { store, record, work, signals, pulse, is_quiet: false, save_at: None })
 }
 

@@ -258,7 +258,8 @@ fn write_beside(path: &Path, written: &Written) -> io::Result<(Flock<File>, temp
 
 /// Without the name of the temporary file, which nobody has heard of.
 fn plain(error: io::Error) -> io::Error {
-    let number = error.get_ref().and_then(|inner| inner.source()?.downcast_ref::<io::Error>()?.raw_os_error());
+    let number =
+        error.get_ref().and_then(|inner| inner.source()?.downcast_ref::<io::Error>()?.raw_os_error());
     number.or(error.raw_os_error()).map_or(error, io::Error::from_raw_os_error)
 }
 

@@ -22,7 +22,10 @@ fn in_foreground(runtime: &Runtime, args: &[&str]) -> Ran {
 fn in_the_foreground_it_ends_as_the_cleanup_did() {
     let runtime = Runtime::new();
     let ran = in_foreground(&runtime, &["--on-empty", "sh", "-c", "echo out; pwd; echo err >&2"]);
-    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "watching\nout\n/\n", "err\n"));
+    assert_eq!(
+        (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
+        (Some(0), "watching\nout\n/\n", "err\n")
+    );
     runtime.is_gone();
     let ran = in_foreground(&runtime, &[]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "watching\n"));
@@ -69,7 +72,9 @@ fn the_cleanup_ignores_and_blocks_nothing() {
     let script = "trap '' INT QUIT HUP USR1 PIPE CHLD; exec \"$@\"";
     let cleanup = "grep -E '^Sig(Blk|Ign):' /proc/self/status > \"$0\"";
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", script, "sh", crate::common::BINARY, "--root", &root, "--runtime"]).arg(&runtime.file);
+    command
+        .args(["-c", script, "sh", crate::common::BINARY, "--root", &root, "--runtime"])
+        .arg(&runtime.file);
     command.args(["--on-empty", "sh", "-c", cleanup]).arg(&runtime.log);
     assert!(command.status().unwrap().success());
     let monitor = pidigree::Process::reopen(&runtime.record().owner).unwrap();

@@ -108,7 +108,11 @@ impl Runtime {
     /// A cleanup that writes a line down.
     pub(crate) fn logs(&self) -> Vec<OsString> {
         let script = "echo cleaned >> \"$0\"";
-        ["--on-empty", "sh", "-c", script].map(OsString::from).into_iter().chain([self.log.clone().into()]).collect()
+        ["--on-empty", "sh", "-c", script]
+            .map(OsString::from)
+            .into_iter()
+            .chain([self.log.clone().into()])
+            .collect()
     }
 
     /// Has the tree of the process watched, and a cleanup write a line down; the monitor.

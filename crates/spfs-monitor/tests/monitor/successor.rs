@@ -19,7 +19,8 @@ fn killed_while_members_live() {
     let folder = tempfile::tempdir().unwrap();
     side_by_side(rounds(), |round| {
         let runtime = Runtime::among(&folder, round);
-        let family = waiting("fork [ say child await double-fork [ say orphan await ] exit 0 ] say shell await");
+        let family =
+            waiting("fork [ say child await double-fork [ say orphan await ] exit 0 ] say shell await");
         let first = runtime.watch(family.fact("root").pid);
         begin(&family);
         let (child, shell) = (family.fact("child").pid, family.fact("shell").pid);
