@@ -64,7 +64,21 @@ mod tests {
         {
             assert_eq!(interval(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for bad in ["", "0", "0s", "-1", "-5s", "s", "1x", "1.2.3", "1us", "nan", "inf", "99999999999999999999", "2y"] {
+        for bad in [
+            "",
+            "0",
+            "0s",
+            "-1",
+            "-5s",
+            "s",
+            "1x",
+            "1.2.3",
+            "1us",
+            "nan",
+            "inf",
+            "99999999999999999999",
+            "2y",
+        ] {
             let error = interval(bad).expect_err(bad);
             assert!(error.contains(bad), "{error} does not name {bad:?}");
         }
@@ -72,7 +86,19 @@ mod tests {
 
     #[test]
     fn what_follows_the_cleanup_command_is_its_own() {
-        let words = ["spfs-monitor", "--runtime", "r", "--root", "7", "--on-empty", "rm", "-rf", "--", "x", "--retry"];
+        let words = [
+            "spfs-monitor",
+            "--runtime",
+            "r",
+            "--root",
+            "7",
+            "--on-empty",
+            "rm",
+            "-rf",
+            "--",
+            "x",
+            "--retry",
+        ];
         let args = Args::try_parse_from(words).unwrap();
         assert_eq!(args.on_empty, ["rm", "-rf", "--", "x", "--retry"]);
         assert!(!args.retry);

@@ -14,7 +14,12 @@ use crate::sys;
 ///
 /// Who it is stands in the record before it may go on, and that it has gone on it writes itself, as its last act before the
 /// program: so in whatever moment this process is killed, a record that says *watching* proves that the command never ran.
-pub(crate) fn run(store: &Store, words: &[OsString], is_quiet: bool, pulse: &mut Option<Pulse>) -> Result<(), String> {
+pub(crate) fn run(
+    store: &Store,
+    words: &[OsString],
+    is_quiet: bool,
+    pulse: &mut Option<Pulse>,
+) -> Result<(), String> {
     let Some((program, arguments)) = words.split_first() else {
         return Ok(());
     };
@@ -30,7 +35,8 @@ pub(crate) fn run(store: &Store, words: &[OsString], is_quiet: bool, pulse: &mut
             let _ = store.set_cleaner(Some(&cleaner));
         }
     });
-    let mut child = announced.map_err(|error| format!("cannot run {}: {error}", program.to_string_lossy()))?;
+    let mut child =
+        announced.map_err(|error| format!("cannot run {}: {error}", program.to_string_lossy()))?;
     let ended = Process::from_child(&child).and_then(|process| end_of(&process, pulse));
     let status = match ended {
         // The kernel may not tell how before it is reaped.

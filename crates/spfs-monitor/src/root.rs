@@ -35,7 +35,8 @@ impl Root {
 impl Asked {
     /// The process, if a runtime can hang on it.
     pub(crate) fn running(self) -> Result<Process, Failure> {
-        let cannot = |pid: Pid, why: &str| Failure::new(format!("cannot watch the tree of process {pid}: {why}"));
+        let cannot =
+            |pid: Pid, why: &str| Failure::new(format!("cannot watch the tree of process {pid}: {why}"));
         let process = self.found?;
         match process.state()? {
             State::Running => {}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use pidigree::{Identity, Pid, Process, State, Tree};
+use pidigree::{Identity, Pid, Process, State, Tree, TreeEvent, TreeState};
 
 use crate::args::Args;
 use crate::failure::{Code, Failure};
@@ -161,7 +161,13 @@ impl Wanted {
         if args.on_empty.first().is_some_and(|program| program.is_empty()) {
             return Err(Failure::new("the cleanup command has no name"));
         }
-        Ok(Wanted { runtime, root, heartbeat: heartbeat.transpose()?, on_empty: args.on_empty, retry: args.retry })
+        Ok(Wanted {
+            runtime,
+            root,
+            heartbeat: heartbeat.transpose()?,
+            on_empty: args.on_empty,
+            retry: args.retry,
+        })
     }
 }
 
@@ -172,9 +178,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 /// Attaches or adopts, and writes the record.
 fn begin(mut wanted: Wanted) -> Result<Monitor, Failure> {
     // Of nobody's mount or folder a user.
-    std::env::set_current_dir("/").map_err(|error| Failure::new(format!("cannot leave this folder: {error}")))?;
-    let signals =
-        Signals::catch().map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
+    std::env::set_current_dir("/")
+        .map_err(|error| Failure::new(format!("cannot leave this folder: {error}")))?;
+    let signals = Signals::catch().map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
     if let Some((store, record)) = Store::open(&wanted.runtime)? {
         return resume(wanted, signals, store, record);
     }
@@ -221,6 +227,35 @@ fn begin(mut wanted: Wanted) -> Result<Monitor, Failure> {
     }
 }
 
+/// Other monitors that were started while nobody followed the tree are orphans of that time, which could be the tree's for all the
+/// kernel tells. Their runtime files tell more.
+///
+/// Until a monitor says that it watches it hangs on its caller; then its file names it. So whoever is neither was not there when the
+/// files were read, and is found by reading them again.
+fn adopt(state: &TreeState, store: &Store) -> Result<Tree, Failure> {
+    let mut left_out: Vec<Process> = Vec::new();
+    loop {
+        let others = store
+            .neighbours()
+            .into_iter()
+            .filter(|other| left_out.iter().all(|process| process.identity() != other));
+        let others: Vec<Process> = others.filter_map(|other| Process::reopen(&other).ok()).collect();
+        let found = !others.is_empty();
+        left_out.extend(others);
+        let builder = left_out.iter().fold(Tree::builder(), |builder, process| builder.exclude(process));
+        let tree = builder.adopt(state)?;
+        let mut suspects = 0;
+        while let Ok(Some(event)) = tree.next_event(Some(Duration::ZERO)) {
+            if let TreeEvent::Resynced { suspects: number, .. } = event {
+                suspects = number;
+            }
+        }
+        if suspects == 0 || !found && !left_out.is_empty() || tree.is_empty() {
+            return Ok(tree);
+        }
+    }
+}
+
 /// What there is to be told of a tree that has just begun is in what is saved of it.
 fn known(tree: Tree) -> Tree {
     while let Ok(Some(_)) = tree.next_event(Some(Duration::ZERO)) {}
@@ -246,7 +281,8 @@ fn resume(
     let path = wanted.runtime.display().to_string();
     let owner = Identity::of(Pid::current())?;
     if let Some(elsewhere) = elsewhere(&record.owner, &owner) {
-        let advice = "what it names means nothing here. Clean up by hand, then remove it; nothing was changed";
+        let advice =
+            "what it names means nothing here. Clean up by hand, then remove it; nothing was changed";
         return Err(Failure::new(format!("runtime file {path} was written {elsewhere}: {advice}")));
     }
     if let Some(Err(given)) = wanted.root.as_ref().map(|asked| asked.must_be(&record.root)) {
@@ -258,13 +294,18 @@ fn resume(
         )));
     }
     let work = match record.phase {
-        Phase::Watching => Work::Watch(known(Tree::adopt(&record.tree)?)),
+        Phase::Watching => Work::Watch(adopt(&record.tree, &store)?),
         Phase::Failed => Work::Clean,
         Phase::Cleaned => Work::Remove,
         Phase::Cleaning => match cleaner(&record)? {
             Some(process) => Work::Await(process),
             None if wanted.retry => Work::Clean,
-            None => return Err(Failure { message: format!("runtime file {path}: {}", unknown(&record).message), ..unknown(&record) }),
+            None => {
+                return Err(Failure {
+                    message: format!("runtime file {path}: {}", unknown(&record).message),
+                    ..unknown(&record)
+                });
+            }
         },
     };
     if !matches!(work, Work::Await(_) | Work::Remove) {
@@ -280,9 +321,9 @@ fn resume(
         record.tree = tree.save();
     }
     let pulse = record.heartbeat.clone().map(begin_pulse).transpose()?;
-    store
-        .replace(&record)
-        .map_err(|error| Failure::new(format!("cannot write runtime file {path}: {error}; nothing was changed")))?;
+    store.replace(&record).map_err(|error| {
+        Failure::new(format!("cannot write runtime file {path}: {error}; nothing was changed"))
+    })?;
     Ok(Monitor { store, record, work, signals, pulse, is_quiet: false, save_at: None })
 }
 

@@ -153,6 +153,21 @@ impl Store {
         Ok(())
     }
 
+    /// Whom other runtime files in the same folder name: their monitors, and their cleanups.
+    pub(crate) fn neighbours(&self) -> Vec<Identity> {
+        let entries = self.path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| *path != self.path);
+        let records = paths.filter_map(|path| {
+            let file = open_file(&path).ok().filter(|file| {
+                file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LONGEST)
+            })?;
+            let mut bytes = Vec::new();
+            file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+            Record::parse(&bytes).ok()
+        });
+        records.flat_map(|record| [Some(record.owner), record.cleaner]).flatten().collect()
+    }
+
     /// Removes what monitors left that were killed while they wrote. They had it locked.
     fn sweep(&self) {
         let (Some(directory), Some(prefix)) = (self.path.parent(), prefix(&self.path)) else {
@@ -218,6 +233,9 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Longer than the record of any tree that people have; what else lies in the folder need not be read.
+const LONGEST: u64 = 16 << 20;
+
 const SUFFIX: &str = ".tmp";
 const RANDOM: usize = 6;
 
@@ -240,7 +258,8 @@ fn write_beside(path: &Path, written: &Written) -> io::Result<(Flock<File>, temp
 
 /// Without the name of the temporary file, which nobody has heard of.
 fn plain(error: io::Error) -> io::Error {
-    let number = error.get_ref().and_then(|inner| inner.source()?.downcast_ref::<io::Error>()?.raw_os_error());
+    let number =
+        error.get_ref().and_then(|inner| inner.source()?.downcast_ref::<io::Error>()?.raw_os_error());
     number.or(error.raw_os_error()).map_or(error, io::Error::from_raw_os_error)
 }
 

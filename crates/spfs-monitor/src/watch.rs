@@ -156,7 +156,8 @@ impl Monitor {
             return match self.store.remove() {
                 Ok(()) => Ok(Code::Done),
                 Err(error) => {
-                    let what = format!("it was cleaned up, but runtime file {path} cannot be removed: {error}");
+                    let what =
+                        format!("it was cleaned up, but runtime file {path} cannot be removed: {error}");
                     Err(Failure::with(Code::Unclean, what))
                 }
             };
@@ -168,7 +169,9 @@ impl Monitor {
             // At least that.
             let _: io::Result<()> = self.store.set_phase(Phase::Failed);
         }
-        let what = format!("the cleanup failed: {why}; runtime file {path} is kept, and the next monitor tries again");
+        let what = format!(
+            "the cleanup failed: {why}; runtime file {path} is kept, and the next monitor tries again"
+        );
         Err(Failure::with(Code::Unclean, what))
     }
 

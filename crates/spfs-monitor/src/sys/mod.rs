@@ -41,31 +41,19 @@ pub(crate) enum Side {
     Monitor(UnixStream),
 }
 
-/// Forks the monitor off: in a session of its own, in which nothing that it opens becomes its terminal, and nobody's child to wait
-/// for. For a process with one thread.
+/// Forks the monitor off, in a session of its own. For a process with one thread.
+///
+/// Once, not twice: the launcher waits for the monitor's word and ends, which leaves the monitor to nobody as a second fork would.
+/// But until then the monitor is somebody's child, and can be linked to its caller by other monitors that look at the processes
+/// meanwhile. What a second fork is for besides, that no terminal becomes the session's, is had by opening none.
 pub(crate) fn detach() -> io::Result<Side> {
     let (hear, tell) = UnixStream::pair()?;
     match fork()? {
-        ForkResult::Parent { child } => {
-            drop(tell);
-            loop {
-                match nix::sys::wait::waitpid(child, None) {
-                    Err(Errno::EINTR) => {}
-                    _ => return Ok(Side::Launcher(hear)),
-                }
-            }
-        }
+        ForkResult::Parent { .. } => Ok(Side::Launcher(hear)),
         ForkResult::Child => {
             drop(hear);
-            let forked = nix::unistd::setsid().map_err(io::Error::from).and_then(|_| fork());
-            match forked {
-                Ok(ForkResult::Child) => Ok(Side::Monitor(tell)),
-                Ok(ForkResult::Parent { .. }) => exit_now(0),
-                Err(error) => {
-                    let _ = (&tell).write_all(format!("\u{2}cannot detach: {error}").as_bytes());
-                    exit_now(1)
-                }
-            }
+            nix::unistd::setsid()?;
+            Ok(Side::Monitor(tell))
         }
     }
 }
@@ -74,11 +62,6 @@ fn fork() -> io::Result<ForkResult> {
     // SAFETY: this process has one thread, so that no lock is held by another that the child would not have.
     let forked = unsafe { nix::unistd::fork() };
     forked.map_err(io::Error::from)
-}
-
-fn exit_now(code: c_int) -> ! {
-    // SAFETY: _exit has no precondition.
-    unsafe { libc::_exit(code) }
 }
 
 /// Closes what the caller has left open beside the standard streams: a pipe that somebody reads to its end, say, would be open

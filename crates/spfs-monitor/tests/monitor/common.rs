@@ -46,7 +46,8 @@ pub(crate) fn side_by_side(rounds: usize, round: impl Fn(usize) + Sync) {
 /// A folder with a runtime file to be, and what the cleanup writes down.
 #[derive(Debug)]
 pub(crate) struct Runtime {
-    pub(crate) folder: TempDir,
+    /// If it is its own.
+    pub(crate) _folder: Option<TempDir>,
     pub(crate) file: PathBuf,
     pub(crate) log: PathBuf,
     /// Before the monitor and its arguments.
@@ -58,15 +59,26 @@ pub(crate) struct Runtime {
 impl Runtime {
     pub(crate) fn new() -> Runtime {
         let folder = TempDir::new().expect("a folder");
-        let (file, log) = (folder.path().join("runtime"), folder.path().join("log"));
-        Runtime { folder, file, log, launcher: Vec::new(), binary: BINARY.into(), uid: None }
+        let runtime = Runtime::among(&folder, 0);
+        Runtime { _folder: Some(folder), ..runtime }
+    }
+
+    /// One of many in a folder.
+    pub(crate) fn among(folder: &TempDir, number: usize) -> Runtime {
+        let file = folder.path().join(format!("runtime-{number}"));
+        let log = file.with_extension("log");
+        Runtime { _folder: None, file, log, launcher: Vec::new(), binary: BINARY.into(), uid: None }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.file.parent().expect("it is in a folder")
     }
 
     /// Whose monitor is another user's, from that copy.
     pub(crate) fn of_user(uid: u32, binary: &Public) -> Runtime {
         let mut runtime = Runtime::new();
-        fs::set_permissions(runtime.folder.path(), fs::Permissions::from_mode(0o755)).expect("our folder");
-        std::os::unix::fs::chown(runtime.folder.path(), Some(uid), Some(uid)).expect("root gives it away");
+        fs::set_permissions(runtime.folder(), fs::Permissions::from_mode(0o755)).expect("our folder");
+        std::os::unix::fs::chown(runtime.folder(), Some(uid), Some(uid)).expect("root gives it away");
         runtime.binary = binary.0.path().join("spfs-monitor");
         runtime.uid = Some(uid);
         runtime
@@ -96,7 +108,11 @@ impl Runtime {
     /// A cleanup that writes a line down.
     pub(crate) fn logs(&self) -> Vec<OsString> {
         let script = "echo cleaned >> \"$0\"";
-        ["--on-empty", "sh", "-c", script].map(OsString::from).into_iter().chain([self.log.clone().into()]).collect()
+        ["--on-empty", "sh", "-c", script]
+            .map(OsString::from)
+            .into_iter()
+            .chain([self.log.clone().into()])
+            .collect()
     }
 
     /// Has the tree of the process watched, and a cleanup write a line down; the monitor.
@@ -134,9 +150,13 @@ impl Runtime {
     /// Nothing but what belongs there.
     #[track_caller]
     pub(crate) fn is_tidy(&self) {
-        for entry in fs::read_dir(self.folder.path()).expect("our folder") {
+        let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+        let ours = format!("{}.", name(&self.file));
+        for entry in fs::read_dir(self.folder()).expect("our folder") {
             let path = entry.expect("our folder").path();
-            assert!([&self.file, &self.log].contains(&&path), "{} is left", path.display());
+            // A new version to be is `.NAME.RANDOM.tmp`.
+            let is_ours = name(&path).trim_start_matches('.').starts_with(&ours) && path != self.log;
+            assert!(!is_ours, "{} is left", path.display());
         }
     }
 

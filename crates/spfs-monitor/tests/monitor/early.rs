@@ -161,8 +161,9 @@ fn orphans_of_ended_parents_stay() {
 #[cfg(target_os = "linux")] // there is no other way elsewhere
 #[test]
 fn a_monitor_that_polls_is_not_early_either() {
-    side_by_side(rounds().div_ceil(2), |round| {
-        let (member, script) = [("left", early::ENDS_FIRST[1]), ("last", early::CHAIN[2]), ("deep", early::DEEP)][round % 3];
+    side_by_side(rounds().div_ceil(8).max(3), |round| {
+        let (member, script) =
+            [("left", early::ENDS_FIRST[1]), ("last", early::CHAIN[2]), ("deep", early::DEEP)][round % 3];
         outlived_by(member, &Runtime::polled(), &waiting(script));
     });
 }

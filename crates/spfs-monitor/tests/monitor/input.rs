@@ -53,7 +53,12 @@ fn a_thread_is_no_root() {
     let runtime = Runtime::new();
     let family = Family::spawn("thread [ say worker pause ] pause");
     let worker = family.fact("worker");
-    refused(&runtime, &["--root", &worker.tid.to_string()], 2, &[&worker.tid.to_string(), &worker.pid.to_string()]);
+    refused(
+        &runtime,
+        &["--root", &worker.tid.to_string()],
+        2,
+        &[&worker.tid.to_string(), &worker.pid.to_string()],
+    );
 }
 
 #[cfg(target_os = "linux")] // they have no PIDs elsewhere
@@ -92,7 +97,7 @@ fn a_second_monitor_refuses_and_names_the_first() {
     let family = waiting("exit 0");
     let root = family.fact("root").pid.to_string();
     let first = runtime.watch(family.fact("root").pid);
-    let (number, token) = (first.pid().to_string(), first.identity().to_string());
+    let (number, token) = (first.pid().to_string(), runtime.record().owner.to_string());
     for args in [&["--root", &root][..], &[], &["--retry"], &["--foreground"]] {
         refused(&runtime, args, 3, &[&format!("process {number} "), &token, runtime.file.to_str().unwrap()]);
     }
@@ -112,12 +117,13 @@ fn of_many_that_start_at_once_one_watches() {
             command.args(runtime.logs()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         let started: Vec<_> = (0..16).map(start).collect();
-        let ran: Vec<_> = started.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap())).collect();
+        let ran: Vec<_> =
+            started.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap())).collect();
         let watching = ran.iter().filter(|ran| ran.code == Some(0)).count();
         assert_eq!(watching, 1, "{ran:?}");
         let owner = runtime.record().owner;
         for other in ran.iter().filter(|ran| ran.code != Some(0)) {
-            other.failed(3, &[&owner.to_string()]);
+            other.failed(3, &[&format!("p1:{}:", owner.pid())]);
         }
         let monitor = pidigree::Process::reopen(&owner).unwrap();
         begin(&family);
@@ -144,7 +150,9 @@ fn what_is_no_runtime_file() {
         refused(&runtime, &["--root", &root], 2, &[&name]);
     }
     fs::remove_file(&runtime.file).unwrap();
-    for (make, why) in [("mkdir", "not a regular file"), ("mkfifo", "not a regular file"), ("ln", "symbolic link")] {
+    for (make, why) in
+        [("mkdir", "not a regular file"), ("mkfifo", "not a regular file"), ("ln", "symbolic link")]
+    {
         let mut command = Command::new(make);
         if make == "ln" {
             command.args(["-s", "/dev/null"]);
@@ -154,9 +162,11 @@ fn what_is_no_runtime_file() {
         ran.failed(2, &[&name, why]);
         assert!(Command::new("rm").arg("-r").arg(&runtime.file).status().unwrap().success());
     }
-    for path in ["/", "/no/such/folder/runtime", "/dev/null", "relative/runtime", "/proc/1/runtime", "folder/"] {
+    for path in
+        ["/", "/no/such/folder/runtime", "/dev/null", "relative/runtime", "/proc/1/runtime", "folder/"]
+    {
         let mut command = Command::new(BINARY);
-        command.current_dir(runtime.folder.path()).args(["--root", &root, "--runtime", path]);
+        command.current_dir(runtime.folder()).args(["--root", &root, "--runtime", path]);
         Ran::from(command.output().unwrap()).failed(2, &[path]);
     }
     runtime.is_tidy();
@@ -210,7 +220,7 @@ fn a_folder_that_cannot_be_written() {
     let root = family.fact("root").pid.to_string();
     let others = tempfile::tempdir().unwrap();
     fs::set_permissions(others.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let closed = Runtime { file: others.path().join("runtime"), folder: others, ..runtime };
+    let closed = Runtime { file: others.path().join("runtime"), _folder: Some(others), ..runtime };
     refused(&closed, &["--root", &root], 2, &[closed.file.to_str().unwrap(), "denied"]);
 }
 
@@ -250,7 +260,8 @@ mod full {
             fill(folder);
             let ran = Ran::from(runtime.command(&["--root", &root]).output().unwrap());
             ran.failed(2, &[runtime.file.to_str().unwrap(), "No space left"]);
-            let left: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let left: Vec<_> =
+                fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(left, ["ballast"]);
         });
     }

@@ -15,7 +15,10 @@ fn a_signal_has_it_leave_and_the_next_one_goes_on() {
         let shell = family.fact("shell").pid;
         first.signal(signal).unwrap();
         let status = first.wait(Some(PATIENCE)).unwrap().expect("it leaves");
-        assert!([ExitStatus::Code(128 + signal.number()), ExitStatus::Unknown].contains(&status), "{status:?}");
+        assert!(
+            [ExitStatus::Code(128 + signal.number()), ExitStatus::Unknown].contains(&status),
+            "{status:?}"
+        );
         assert_eq!(runtime.record().phase, Phase::Watching);
         runtime.is_tidy();
         assert!(runtime.logged().is_empty());
@@ -34,7 +37,9 @@ fn what_a_shell_ignores_is_heard() {
     let root = family.fact("root").pid.to_string();
     let script = "trap '' INT QUIT HUP; exec \"$@\"";
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", script, "sh", crate::common::BINARY, "--root", &root, "--runtime"]).arg(&runtime.file);
+    command
+        .args(["-c", script, "sh", crate::common::BINARY, "--root", &root, "--runtime"])
+        .arg(&runtime.file);
     assert!(command.status().unwrap().success());
     let monitor = pidigree::Process::reopen(&runtime.record().owner).unwrap();
     monitor.signal(Signal::HUP).unwrap();

@@ -33,7 +33,8 @@ fn members_that_come_are_written_down() {
     let family = waiting("double-fork [ say daemon pause ] pause");
     let monitor = runtime.watch(family.fact("root").pid);
     begin(&family);
-    let daemon = Identity::of(pid(family.fact("daemon").pid)).unwrap().to_string();
+    // Its start time may be told otherwise, as long as it was in the tick of that.
+    let daemon = format!("\"p1:{}:", family.fact("daemon").pid);
     pidigree_testkit::eventually("the daemon is written down", || {
         serde_json::to_string(&runtime.record().tree).unwrap().contains(&daemon).then_some(())
     });

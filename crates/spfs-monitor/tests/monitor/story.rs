@@ -74,7 +74,8 @@ fn nothing_of_the_caller_stays_open() {
     let mut command = Command::new("sh");
     // Descriptor 7 is the pipe that is read here, too.
     command.args(["-c", "exec \"$@\" 7>&1", "sh", BINARY, "--root", &root, "--runtime"]).arg(&runtime.file);
-    let mut started = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut started =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut said = String::new();
     started.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(said, "watching\n");

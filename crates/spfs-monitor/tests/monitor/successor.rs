@@ -16,9 +16,11 @@ const AGAIN: [&str; 0] = [];
 /// While members live; one of them is forked and orphaned while nobody watches.
 #[test]
 fn killed_while_members_live() {
+    let folder = tempfile::tempdir().unwrap();
     side_by_side(rounds(), |round| {
-        let runtime = Runtime::new();
-        let family = waiting("fork [ say child await double-fork [ say orphan await ] exit 0 ] say shell await");
+        let runtime = Runtime::among(&folder, round);
+        let family =
+            waiting("fork [ say child await double-fork [ say orphan await ] exit 0 ] say shell await");
         let first = runtime.watch(family.fact("root").pid);
         begin(&family);
         let (child, shell) = (family.fact("child").pid, family.fact("shell").pid);
@@ -49,8 +51,9 @@ fn killed_while_members_live() {
 /// All of it ends while nobody watches.
 #[test]
 fn killed_and_started_again_after_the_end() {
-    side_by_side(rounds(), |_| {
-        let runtime = Runtime::new();
+    let folder = tempfile::tempdir().unwrap();
+    side_by_side(rounds(), |round| {
+        let runtime = Runtime::among(&folder, round);
         let family = waiting("double-fork [ say daemon await ] exit 0");
         let first = runtime.watch(family.fact("root").pid);
         begin(&family);
@@ -68,8 +71,9 @@ fn killed_and_started_again_after_the_end() {
 /// While the cleanup runs: that goes on, and the next monitor takes its result. Another one meanwhile refuses.
 #[test]
 fn killed_during_the_cleanup() {
+    let folder = tempfile::tempdir().unwrap();
     side_by_side(rounds(), |round| {
-        let runtime = Runtime::new();
+        let runtime = Runtime::among(&folder, round);
         let fifo = Fifo::new();
         let family = waiting("exit 0");
         let root = family.fact("root").pid.to_string();
@@ -87,7 +91,7 @@ fn killed_during_the_cleanup() {
         let cleaner = Process::reopen(&record.cleaner.expect("who cleans up")).unwrap();
         let second = runtime.watching(&AGAIN);
         let third = Ran::from(runtime.command(&AGAIN).output().unwrap());
-        third.failed(3, &["is being cleaned up by", &second.identity().to_string()]);
+        third.failed(3, &["is being cleaned up by", &format!("p1:{}:", second.pid())]);
         assert_eq!(runtime.logged(), ["begun"], "it has not been begun again");
         word.write_all(b"go\n").unwrap();
         drop(word);
@@ -111,7 +115,7 @@ fn a_cleanup_whose_end_nobody_saw_is_not_begun_again_unasked() {
     let fifo = Fifo::new();
     let family = waiting("exit 0");
     let root = family.fact("root").pid.to_string();
-    let script = "echo begun >> \"$0\"; read word < \"$1\"";
+    let script = "echo begun >> \"$0\"; read word < \"$1\"; exit 0";
     let words = ["--root", &root, "--on-empty", "sh", "-c", script];
     let mut args: Vec<&std::ffi::OsStr> = words.iter().map(std::ffi::OsStr::new).collect();
     args.extend([runtime.log.as_os_str(), fifo.path.as_os_str()]);
@@ -127,7 +131,7 @@ fn a_cleanup_whose_end_nobody_saw_is_not_begun_again_unasked() {
     });
     let before = std::fs::read(&runtime.file).unwrap();
     let refused = Ran::from(runtime.command(&AGAIN).output().unwrap());
-    refused.failed(4, &["--retry", &cleaner.identity().to_string(), runtime.file.to_str().unwrap()]);
+    refused.failed(4, &["--retry", &format!("p1:{}:", cleaner.pid()), runtime.file.to_str().unwrap()]);
     assert_eq!(std::fs::read(&runtime.file).unwrap(), before, "nothing was changed");
     assert_eq!(runtime.logged(), ["begun"]);
     runtime.says_watching(&["--retry"]);
@@ -139,8 +143,9 @@ fn a_cleanup_whose_end_nobody_saw_is_not_begun_again_unasked() {
 /// At no matter what moment around the end, again and again: it is begun once, or it is told that nobody knows.
 #[test]
 fn killed_at_any_moment_it_cleans_up_once() {
+    let folder = tempfile::tempdir().unwrap();
     side_by_side(rounds(), |round| {
-        let runtime = Runtime::new();
+        let runtime = Runtime::among(&folder, round);
         let family = waiting("exit 0");
         let mut monitor = runtime.watch(family.fact("root").pid);
         begin(&family);
@@ -219,8 +224,9 @@ impl Fifo {
 /// What was forked by strangers meanwhile, and lives, is not waited for.
 #[test]
 fn strangers_of_the_time_between_hold_nothing() {
-    side_by_side(rounds().min(10), |_| {
-        let runtime = Runtime::new();
+    let folder = tempfile::tempdir().unwrap();
+    side_by_side(rounds().min(10), |round| {
+        let runtime = Runtime::among(&folder, round);
         let family = waiting("say shell await");
         let first = runtime.watch(family.fact("root").pid);
         begin(&family);
