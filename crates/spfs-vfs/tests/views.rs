@@ -12,7 +12,9 @@ fn thin() {
     fs::write(layer.join("sub/file"), "hello").unwrap();
     let views = Views::new().unwrap();
     let mount = Mount::new(&at, views.clone(), MountOptions::default()).unwrap();
-    let id = views.add(&Process::current().unwrap(), std::slice::from_ref(&layer), Owner { uid: 0, gid: 0 }).unwrap();
+    let id = views
+        .add(&Process::current().unwrap(), std::slice::from_ref(&layer), Owner { uid: 0, gid: 0 })
+        .unwrap();
     assert_eq!(fs::read_link(at.join("self")).unwrap().to_str().unwrap(), format!("views/{id}"));
     assert_eq!(fs::read_to_string(at.join("self/sub/file")).unwrap(), "hello");
     println!("{:?}", fs::read_dir(at.join("self")).unwrap().collect::<Vec<_>>());

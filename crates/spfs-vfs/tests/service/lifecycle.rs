@@ -280,7 +280,8 @@ fn a_full_disk_takes_the_log_and_not_the_service() {
     world.is_clean();
     // In the foreground, standard error is the log
     let full = File::options().write(true).open("/dev/full").expect("a full disk");
-    let mut foreground = world.serving().arg("--foreground").stderr(full).stdout(Stdio::null()).spawn().unwrap();
+    let mut foreground =
+        world.serving().arg("--foreground").stderr(full).stdout(Stdio::null()).spawn().unwrap();
     until("it serves", || world.run(&["status"]).code == Some(0));
     world.run(&["stop"]).ended_with(0);
     assert_eq!(crate::world::wait(&mut foreground).code(), Some(0));
