@@ -163,7 +163,7 @@ impl Client {
     /// # Errors
     ///
     /// That it has not ended within `timeout`, or has ended in some other way than it was told to.
-    pub fn stop(&mut self, timeout: Duration) -> Result<(), Failure> {
+    pub fn stop(mut self, timeout: Duration) -> Result<(), Failure> {
         let token = match &self.service {
             Ok(process) => process.identity().to_string(),
             Err(_) => self.status()?.process,
@@ -173,7 +173,10 @@ impl Client {
             Err(_) => Some(token.parse::<Identity>().and_then(|identity| Process::reopen(&identity))),
         };
         self.runtime.block_on(self.fuse.stop(StopRequest {})).map_err(|status| self.failure(status))?;
-        let process = match (&self.service, &reopened) {
+        // It waits for its connections to be closed, and nothing is said over this one any more
+        let Client { runtime, channel, fuse, service, .. } = self;
+        drop((channel, fuse, runtime));
+        let process = match (&service, &reopened) {
             (Ok(process), _) | (_, Some(Ok(process))) => process,
             (_, Some(Err(error))) if error.is_gone() => return Ok(()),
             (Err(error), _) => {

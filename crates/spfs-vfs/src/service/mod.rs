@@ -55,6 +55,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// How long each part of the end may take.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long those who are connected may take to read their answers, and to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How many requests may wait for something at the same time; others queue up.
 const WAITING: usize = 16;
 
@@ -173,7 +176,7 @@ async fn run(
     let unmounted = service.unmount(mount).await;
     // Those that have asked are answered; those that only listen are not waited for
     let aborting = server.abort_handle();
-    if timeout(GRACE, server).await.is_err() {
+    if timeout(LAST_WORDS, server).await.is_err() {
         aborting.abort();
     }
     outcome.and_then(|end| unmounted.map(|()| end))
@@ -233,9 +236,8 @@ impl Service<'_> {
 
     fn mount(&self) -> JoinHandle<Result<Mount, crate::Error>> {
         let (path, views) = (self.mountpoint.path().to_owned(), self.views.clone());
-        let mut options = MountOptions::default();
         // Others may ask for that only where the machine's configuration has it
-        options.allow_other = geteuid().is_root();
+        let options = MountOptions { allow_other: geteuid().is_root(), ..MountOptions::default() };
         spawn_blocking(move || Mount::new(&path, views, options))
     }
 
