@@ -22,7 +22,7 @@ fn the_end_of_a_tree_is_the_end_of_its_view() {
     let members = place.views.members(shell.process().identity()).unwrap().unwrap();
     assert!(members.contains(shell.process().identity()), "{members:?}");
     let root = *shell.process().identity();
-    let daemon = "while kill -0 $1 2>/dev/null; do :; done; echo daemon $$; readlink \"$2\"; read end";
+    let daemon = "while kill -0 $1 2>/dev/null; do :; done; echo daemon $$; readlink -v \"$2\"; read end";
     shell.say(&format!("exec 3<&0; setsid sh -c '{daemon}' sh $$ '{}' <&3 & exit", place.link().display()));
     shell.reap();
     let daemon = shell.hear_of("daemon").parse().unwrap();
@@ -128,6 +128,9 @@ fn a_thousand_views_leave_nothing_behind() {
     let names: Vec<String> = (0..20).map(|number| format!("sub/{number}")).collect();
     let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "text")).collect();
     let (upper, lower) = (place.layer("upper", &files), place.layer("lower", &files));
+    // As in a service: with its last tree a program gives up what it follows trees by, and would have to get it anew each time
+    let other = Shell::new();
+    place.add(&other.process(), &upper);
     let mut seen = HashSet::new();
     let mut round = || {
         let mut shell = Shell::new();

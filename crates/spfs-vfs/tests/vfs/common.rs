@@ -110,7 +110,9 @@ impl Shell {
 
     pub(crate) fn start(mut command: Command) -> Shell {
         let (read, write) = std::io::pipe().expect("a pipe");
-        command.stdin(Stdio::piped()).stdout(write);
+        // What fails says so here, where it is heard
+        let errors = write.try_clone().expect("a descriptor");
+        command.stdin(Stdio::piped()).stdout(write).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         Shell { child, output: BufReader::new(read) }
     }
@@ -154,7 +156,7 @@ impl Shell {
 
     /// Where the link leads this process.
     pub(crate) fn route(&mut self, link: &Path) -> String {
-        self.ask(&format!("readlink '{}'", link.display()))
+        self.ask(&format!("readlink -v '{}'", link.display()))
     }
 
     /// Waits until it has ended, its input still open for those whom it has left.

@@ -22,7 +22,12 @@ fn choose(pid: u32) {
 fn route_of(pid: u32, link: &Path) -> String {
     for _ in 0..64 {
         choose(pid);
-        let child = Command::new("readlink").arg(link).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let child = Command::new("readlink")
+            .arg("-v")
+            .arg(link)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let had = child.id();
         let output = child.wait_with_output().unwrap();
         if had == pid {
@@ -37,7 +42,7 @@ fn route_of(pid: u32, link: &Path) -> String {
 fn member_route(shell: &mut Shell, pid: u32, link: &Path) -> String {
     for _ in 0..64 {
         let set = format!("echo {} >/proc/sys/kernel/ns_last_pid", pid - 1);
-        shell.say(&format!("{set}; readlink '{}' & echo pid $!; wait", link.display()));
+        shell.say(&format!("{set}; readlink -v '{}' & echo pid $!; wait", link.display()));
         let (mut had, mut route) = (None, None);
         while had.is_none() || route.is_none() {
             let line = shell.hear();
@@ -60,7 +65,7 @@ fn a_reused_pid_of_a_root_or_a_member_gets_the_default_view() {
         let place = Place::new();
         let layer = place.layer("layer", &[("file", "x")]);
         let link = place.link();
-        for round in 0..rounds(50) {
+        for round in 0..rounds(30) {
             let mut shell = Shell::new();
             let root = shell.pid();
             let id = place.add(&shell.process(), &layer);

@@ -35,8 +35,10 @@ pub(super) const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 /// What may be different the next time.
 pub(super) const NOT: Duration = Duration::ZERO;
 
-/// How often the router is asked about a caller that cannot be told while others fork.
-const TRIES: usize = 8;
+/// How often the router is asked about a caller that cannot be told while others fork, and how long it is left alone in between at
+/// most: a second in all. That one waits is better than that it fails.
+const TRIES: u32 = 24;
+const PAUSE: Duration = Duration::from_millis(50);
 
 const NAME_MAX: usize = 255;
 
@@ -221,7 +223,7 @@ impl Answers {
                 Ok(view) => return Ok(view),
                 // Where trees are polled it takes a moment in which nobody is started
                 Err(error) if error.is_unstable() && tries < TRIES => {
-                    std::thread::sleep(Duration::from_micros(100 << tries));
+                    std::thread::sleep(PAUSE.min(Duration::from_micros(100 << tries)));
                 }
                 // It was killed while it asked, and takes no answer
                 Err(error) if error.is_gone() => {
