@@ -68,7 +68,8 @@ fn a_socket_that_cannot_be_had() {
     serve(mnt, world.path("open/s").to_str().unwrap()).failed_naming(2, "anyone may write");
     fs::set_permissions(world.path("open"), fs::Permissions::from_mode(0o1777)).unwrap();
     serve(mnt, world.path("open/s").to_str().unwrap()).ended_with(0);
-    Command::new(BINARY).args(["stop", "--socket"]).arg(world.path("open/s")).status().unwrap();
+    let stopped = Command::new(BINARY).args(["stop", "--socket"]).arg(world.path("open/s")).output().unwrap();
+    Ran::from(stopped).ended_with(0);
 
     fs::write(world.socket(), "a file").unwrap();
     serve(mnt, world.socket().to_str().unwrap()).failed_naming(2, "no socket");
