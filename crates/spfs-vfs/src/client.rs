@@ -1,10 +1,8 @@
 //! A client of the service, for programs that have no reactor of their own.
 
 use std::error::Error as _;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -79,10 +77,7 @@ impl Client {
         // The authority of a Unix socket means nothing, and has to be there
         let endpoint = Endpoint::from_static("http://localhost").timeout(PATIENCE);
         let channel = runtime.block_on(endpoint.connect_with_connector(connector));
-        let channel = channel.map_err(|error| {
-            let at = socket.display();
-            Failure::new(Kind::NotServing, format!("the service at {at} closed the connection: {error}"))
-        })?;
+        let channel = channel.map_err(|_| left(socket, uid))?;
         let fuse = FuseClient::new(channel.clone());
         Ok(Client { runtime, channel, fuse, socket: socket.to_owned(), uid, service })
     }
@@ -94,7 +89,12 @@ impl Client {
     /// # Errors
     ///
     /// [`Kind::Ended`] if the process has ended; [`Kind::Taken`] if it has a view of its own.
-    pub fn mount(&mut self, root: &Process, layers: &[PathBuf], owner: Option<Owner>) -> Result<View, Failure> {
+    pub fn mount(
+        &mut self,
+        root: &Process,
+        layers: &[PathBuf],
+        owner: Option<Owner>,
+    ) -> Result<View, Failure> {
         let request = MountRequest {
             root: root.identity().to_string(),
             layers: layers.iter().map(|layer| layer.as_os_str().as_bytes().to_vec()).collect(),
@@ -163,7 +163,7 @@ impl Client {
     /// # Errors
     ///
     /// That it has not ended within `timeout`, or has ended in some other way than it was told to.
-    pub fn stop(&mut self, timeout: Duration) -> Result<(), Failure> {
+    pub fn stop(mut self, timeout: Duration) -> Result<(), Failure> {
         let token = match &self.service {
             Ok(process) => process.identity().to_string(),
             Err(_) => self.status()?.process,
@@ -173,7 +173,10 @@ impl Client {
             Err(_) => Some(token.parse::<Identity>().and_then(|identity| Process::reopen(&identity))),
         };
         self.runtime.block_on(self.fuse.stop(StopRequest {})).map_err(|status| self.failure(status))?;
-        let process = match (&self.service, &reopened) {
+        // It waits for its connections to be closed, and nothing is said over this one any more
+        let Client { runtime, channel, fuse, service, .. } = self;
+        drop((channel, fuse, runtime));
+        let process = match (&service, &reopened) {
             (Ok(process), _) | (_, Some(Ok(process))) => process,
             (_, Some(Err(error))) if error.is_gone() => return Ok(()),
             (Err(error), _) => {
@@ -184,7 +187,9 @@ impl Client {
         };
         match process.wait(Some(timeout)) {
             Ok(Some(ExitStatus::Code(0) | ExitStatus::Unknown)) => Ok(()),
-            Ok(Some(status)) => Err(Failure::error(format!("the service has ended with {status}; see its log"))),
+            Ok(Some(status)) => {
+                Err(Failure::error(format!("the service has ended with {status}; see its log")))
+            }
             Ok(None) => Err(Failure::error(format!(
                 "the service, process {token}, was told to end and has not within {} s",
                 timeout.as_secs()
@@ -214,18 +219,25 @@ impl Client {
             let seconds = PATIENCE.as_secs();
             return Failure::error(format!("the service at {at} has not answered within {seconds} s"));
         }
-        let us = geteuid();
-        if us.as_raw() != self.uid && !us.is_root() {
-            let owner = fs::metadata(&self.socket).map_or(self.uid, |found| found.uid());
-            return Failure::new(
-                Kind::Denied,
-                format!("the service at {at} is user {owner}'s, and talks to root and to that user only"),
-            );
-        }
-        Failure::new(Kind::NotServing, format!("the service at {at} has ended without an answer"))
+        left(&self.socket, self.uid)
     }
 
     fn unexpected(&self, what: &str) -> Failure {
-        Failure::error(format!("the service at {} answered {what}; is it of another version?", self.socket.display()))
+        Failure::error(format!(
+            "the service at {} answered {what}; is it of another version?",
+            self.socket.display()
+        ))
     }
+}
+
+/// Why the connection was closed without an answer: a service reads nothing of those whom it does not serve.
+fn left(socket: &Path, service: u32) -> Failure {
+    let (at, us) = (socket.display(), geteuid());
+    if us.is_root() || us.as_raw() == service {
+        return Failure::new(Kind::NotServing, format!("the service at {at} has ended without an answer"));
+    }
+    Failure::new(
+        Kind::Denied,
+        format!("the service at {at} is user {service}'s, and talks to root and to that user only"),
+    )
 }

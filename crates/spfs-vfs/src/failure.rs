@@ -53,7 +53,8 @@ impl Failure {
 
     /// The failure of this kind whose exit code this is; `None` of other codes.
     pub(crate) fn of_exit_code(code: u8, message: String) -> Failure {
-        let kinds = [Kind::NotServing, Kind::Taken, Kind::Ended, Kind::Denied, Kind::MountLost, Kind::Panicked];
+        let kinds =
+            [Kind::NotServing, Kind::Taken, Kind::Ended, Kind::Denied, Kind::MountLost, Kind::Panicked];
         let kind = kinds.into_iter().find(|kind| *kind as u8 == code).unwrap_or(Kind::Error);
         Failure { kind, message }
     }

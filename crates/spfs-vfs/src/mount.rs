@@ -87,6 +87,12 @@ impl Mount {
         self.session.ended()
     }
 
+    /// Returns how many requests of the kernel were answered so far. What the kernel remembers it does not ask for, and what it
+    /// forgets is not counted.
+    pub fn requests(&self) -> u64 {
+        self.session.requests()
+    }
+
     /// Unmounts. Whatever is still in use of it answers `ENOTCONN` from now on.
     ///
     /// # Errors

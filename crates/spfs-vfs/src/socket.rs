@@ -34,9 +34,10 @@ pub fn default_path() -> PathBuf {
     let uid = geteuid();
     let named = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let user = PathBuf::from(format!("/run/user/{uid}"));
-    let found = named.into_iter().chain([user]).find(|folder| {
-        fs::metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw())
-    });
+    let found = named
+        .into_iter()
+        .chain([user])
+        .find(|folder| fs::metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw()));
     found.unwrap_or_else(private_folder).join(NAME)
 }
 
@@ -81,7 +82,10 @@ fn check_private(folder: &Path) -> Result<(), Failure> {
     }
     Err(Failure::new(
         Kind::Denied,
-        format!("{} is not a folder of ours that nobody else can enter; take another --socket", folder.display()),
+        format!(
+            "{} is not a folder of ours that nobody else can enter; take another --socket",
+            folder.display()
+        ),
     ))
 }
 
@@ -128,7 +132,9 @@ fn is_socket(path: &Path) -> bool {
 fn denied(socket: &Path) -> String {
     let at = socket.display();
     match fs::metadata(socket) {
-        Ok(found) => format!("the service of {at} is user {}'s, and talks to root and to that user only", found.uid()),
+        Ok(found) => {
+            format!("the service of {at} is user {}'s, and talks to root and to that user only", found.uid())
+        }
         Err(error) => format!("cannot reach {at}: {error}"),
     }
 }
@@ -248,7 +254,9 @@ impl Holder {
             Some(mountpoint) => format!(" and serves {}", mountpoint.display()),
             None => " and is starting".to_owned(),
         };
-        format!("{who} has the socket {at}{serves}; stop it (spfs-fuse stop --socket {at}), or take another --socket")
+        format!(
+            "{who} has the socket {at}{serves}; stop it (spfs-fuse stop --socket {at}), or take another --socket"
+        )
     }
 }
 
@@ -294,16 +302,20 @@ fn remove_stale(path: &Path) -> Result<(), Failure> {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Failure::error(format!("nobody listens at {at} any more, and it cannot be removed: {error}")))
-            }
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::error(format!(
+                "nobody listens at {at} any more, and it cannot be removed: {error}"
+            ))),
             _ => Ok(()),
         },
         Ok(_) => Err(Failure::new(
             Kind::Taken,
-            format!("a process that does not hold its lock listens at {at}; end it, or take another --socket"),
+            format!(
+                "a process that does not hold its lock listens at {at}; end it, or take another --socket"
+            ),
         )),
-        Err(error) => Err(Failure::new(Kind::Taken, format!("cannot tell whether somebody listens at {at}: {error}"))),
+        Err(error) => {
+            Err(Failure::new(Kind::Taken, format!("cannot tell whether somebody listens at {at}: {error}")))
+        }
     }
 }
 

@@ -99,8 +99,7 @@ fn list(args: &List) -> Result<bool, Outcome> {
 
 fn stop(args: &Stop) -> Result<bool, Outcome> {
     let path = args.service.socket();
-    let mut client = Client::connect(&path)?;
-    client.stop(STOPPING)?;
+    Client::connect(&path)?.stop(STOPPING)?;
     if args.service.json {
         output::json(&Stopped { stopped: true })?;
     } else {

@@ -64,7 +64,11 @@ fn printable(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().fold(String::new(), |mut safe, c| {
-        if harmful(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+        if harmful(c) {
+            safe.extend(c.escape_default())
+        } else {
+            safe.push(c)
+        }
         safe
     }))
 }

@@ -104,5 +104,6 @@ fn in_background(options: &Options, log: Option<&Path>, starter: Starter) -> Res
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::new(Kind::Error, format!("{}: {error}", path.display())))
+    std::path::absolute(path)
+        .map_err(|error| Failure::new(Kind::Error, format!("{}: {error}", path.display())))
 }

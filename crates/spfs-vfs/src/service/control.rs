@@ -6,15 +6,16 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use pidigree::{Identity, Pid, Process, State};
+use pidigree::{Identity, Process, State};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::mountpoint::Mountpoint;
 use super::peers::Caller;
@@ -25,10 +26,16 @@ use crate::proto::{
     ListRequest, MountRequest, MountResponse, Owner, StatusRequest, StatusResponse, StopRequest,
     StopResponse, UnmountRequest, UnmountResponse, View,
 };
-use crate::{ViewInfo, Views};
+use crate::{ViewId, ViewInfo, Views};
 
 /// How many views of a list wait for a slow reader.
 const LISTED_AHEAD: usize = 64;
+
+/// For how long to try what others make impossible, well within the patience of a client.
+const INSISTENCE: Duration = Duration::from_secs(10);
+
+/// How long to wait before that is tried again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// In which part of its life the service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub(super) enum Phase {
 pub(super) struct Control {
     pub(super) views: Views,
     pub(super) mountpoint: Arc<Mountpoint>,
+    /// This process.
+    pub(super) process: Identity,
     pub(super) begun: Instant,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) stop: Arc<Notify>,
@@ -89,7 +98,7 @@ impl Fuse for Control {
         let views = self.views.clone();
         let view = blocking(move || {
             let process = pin(&root)?;
-            let id = views.add(&process, &layers, owner).map_err(|error| status(&error))?;
+            let id = add(&views, &process, &layers, owner).map_err(|error| status(&error))?;
             info!(view = id.get(), root = %root, caller = caller.name(), "mounted");
             Ok(View { id: id.get(), ..message(&root, &layers, owner) })
         });
@@ -112,10 +121,9 @@ impl Fuse for Control {
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.check_mounted().await?;
-        let process = Identity::of(Pid::current()).map_err(|error| status_of(&error))?;
         Ok(Response::new(StatusResponse {
             mountpoint: self.mountpoint.path().as_os_str().as_bytes().to_vec(),
-            process: process.to_string(),
+            process: self.process.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             views: self.views.list().len() as u64,
@@ -188,6 +196,29 @@ fn pin(root: &Identity) -> Result<Process, Status> {
         )));
     }
     Ok(process)
+}
+
+/// Asks again where processes are started faster than it can be told in which trees the root is: there is a pause at some time,
+/// and nothing has changed before.
+fn add(
+    views: &Views,
+    root: &Process,
+    layers: &[PathBuf],
+    owner: crate::Owner,
+) -> Result<ViewId, crate::Error> {
+    let begun = Instant::now();
+    loop {
+        match views.add(root, layers, owner) {
+            Err(error)
+                if error.as_process().is_some_and(pidigree::Error::is_unstable)
+                    && begun.elapsed() < INSISTENCE =>
+            {
+                debug!("tried again: {error}");
+                thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn owner(caller: &Caller, wanted: Option<Owner>) -> Result<crate::Owner, Status> {

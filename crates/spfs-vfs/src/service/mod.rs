@@ -26,6 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
+use pidigree::{Identity, Pid};
 use tokio::net::UnixListener;
 use tokio::runtime;
 use tokio::sync::{Notify, watch};
@@ -53,6 +54,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
 /// How long each part of the end may take.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long those who are connected may take to read their answers, and to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How many requests may wait for something at the same time; others queue up.
 const WAITING: usize = 16;
@@ -128,16 +132,20 @@ async fn run(
     ready: impl FnOnce(&Path) -> io::Result<()>,
     panics: &Panics,
 ) -> Result<End, Failure> {
-    let failed = |what: &'static str| move |error: io::Error| Failure::error(format!("cannot {what}: {error}"));
+    let failed =
+        |what: &'static str| move |error: io::Error| Failure::error(format!("cannot {what}: {error}"));
     let begun = Instant::now();
     let mut signals = Signals::catch().map_err(failed("catch signals"))?;
     let mut lock = Lock::take(&options.socket)?;
     let mountpoint = Arc::new(Mountpoint::claim(&options.mountpoint)?);
     lock.sign(Some(mountpoint.path())).map_err(failed("write to the lock's file"))?;
     let bound = Bound::bind(&options.socket, &lock)?;
+    let process = Identity::of(Pid::current())?;
     let views = Views::new().map_err(|error| Failure::error(error.to_string()))?;
 
     let service = Service {
+        process,
+        begun,
         mountpoint,
         views,
         phase: watch::channel(Phase::Starting).0,
@@ -147,7 +155,7 @@ async fn run(
         panics,
     };
     service.enter(Phase::Starting).await;
-    let server = service.listen(&bound, begun).map_err(failed("listen"))?;
+    let server = service.listen(&bound).map_err(failed("listen"))?;
     panics.mounting_at(service.mountpoint.path().to_owned());
     let mut mounting = service.mount();
     let (mounted, signal) = tokio::select! {
@@ -168,7 +176,7 @@ async fn run(
     let unmounted = service.unmount(mount).await;
     // Those that have asked are answered; those that only listen are not waited for
     let aborting = server.abort_handle();
-    if timeout(GRACE, server).await.is_err() {
+    if timeout(LAST_WORDS, server).await.is_err() {
         aborting.abort();
     }
     outcome.and_then(|end| unmounted.map(|()| end))
@@ -176,6 +184,8 @@ async fn run(
 
 /// What all parts of a life have to do with.
 struct Service<'a> {
+    process: Identity,
+    begun: Instant,
     mountpoint: Arc<Mountpoint>,
     views: Views,
     phase: watch::Sender<Phase>,
@@ -197,12 +207,13 @@ impl Service<'_> {
         }
     }
 
-    fn listen(&self, bound: &Bound, begun: Instant) -> io::Result<JoinHandle<()>> {
+    fn listen(&self, bound: &Bound) -> io::Result<JoinHandle<()>> {
         let listener = UnixListener::from_std(bound.listener()?)?;
         let control = Control {
             views: self.views.clone(),
             mountpoint: self.mountpoint.clone(),
-            begun,
+            process: self.process,
+            begun: self.begun,
             phase: self.phase.subscribe(),
             stop: self.stop.clone(),
             lost: self.lost.clone(),
@@ -225,9 +236,8 @@ impl Service<'_> {
 
     fn mount(&self) -> JoinHandle<Result<Mount, crate::Error>> {
         let (path, views) = (self.mountpoint.path().to_owned(), self.views.clone());
-        let mut options = MountOptions::default();
         // Others may ask for that only where the machine's configuration has it
-        options.allow_other = geteuid().is_root();
+        let options = MountOptions { allow_other: geteuid().is_root(), ..MountOptions::default() };
         spawn_blocking(move || Mount::new(&path, views, options))
     }
 
@@ -251,7 +261,8 @@ impl Service<'_> {
         ready(at).map_err(|error| {
             Failure::error(format!("whoever has started the service has left before it was ready: {error}"))
         })?;
-        let by_others = || Failure::new(Kind::MountLost, format!("somebody else has unmounted {}", at.display()));
+        let by_others =
+            || Failure::new(Kind::MountLost, format!("somebody else has unmounted {}", at.display()));
         tokio::select! {
             signal = signals.next() => Ok(End::Signalled(signal)),
             () = self.stop.notified() => Ok(End::Stopped),

@@ -47,7 +47,9 @@ impl Mountpoint {
                 Standing::Dead(pin) => {
                     warn!("the program that was mounted at {at} has ended; its mount is taken away");
                     sys::clear(&pin, &path).map_err(|error| {
-                        Failure::error(format!("a dead mount stands at {at} and cannot be taken away: {error}"))
+                        Failure::error(format!(
+                            "a dead mount stands at {at} and cannot be taken away: {error}"
+                        ))
                     })?;
                     continue;
                 }
@@ -98,8 +100,12 @@ fn resolve(path: &Path) -> Result<PathBuf, Failure> {
 fn explain(path: &Path, error: &io::Error) -> Failure {
     let at = path.display();
     match error.kind() {
-        ErrorKind::NotFound => Failure::error(format!("there is no folder {at} to mount on; make it first: mkdir {at}")),
-        ErrorKind::NotADirectory => Failure::error(format!("{at} is no folder, and nothing can be mounted on it")),
+        ErrorKind::NotFound => {
+            Failure::error(format!("there is no folder {at} to mount on; make it first: mkdir {at}"))
+        }
+        ErrorKind::NotADirectory => {
+            Failure::error(format!("{at} is no folder, and nothing can be mounted on it"))
+        }
         ErrorKind::PermissionDenied => Failure::new(Kind::Denied, format!("{at} cannot be entered: {error}")),
         _ => Failure::error(format!("cannot mount on {at}: {error}")),
     }
@@ -120,15 +126,18 @@ fn lock(pin: &OwnedFd, path: &Path) -> Result<Flock<File>, Failure> {
     }
     Err(Failure::new(
         Kind::Taken,
-        format!("another spfs-fuse, with a socket of its own, is starting, serving or ending at {}", path.display()),
+        format!(
+            "another spfs-fuse, with a socket of its own, is starting, serving or ending at {}",
+            path.display()
+        ),
     ))
 }
 
 fn is_still(below: &File, path: &Path) -> bool {
     match (sys::look(path), below.metadata()) {
-        (Ok(Standing::Free(pin)), Ok(held)) => {
-            File::from(pin).metadata().is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino()))
-        }
+        (Ok(Standing::Free(pin)), Ok(held)) => File::from(pin)
+            .metadata()
+            .is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino())),
         _ => false,
     }
 }

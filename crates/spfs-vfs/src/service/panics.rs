@@ -55,7 +55,10 @@ impl Panics {
     fn hear(&self, info: &PanicHookInfo<'_>) {
         let thread = thread::current();
         let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
-        let what = info.payload_as_str().unwrap_or("no message");
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let what =
+            text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
         let said = format!("thread {} panicked{place}: {what}", thread.name().unwrap_or("without a name"));
         error!("{said}");
         let first = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).replace(said).is_none();

@@ -70,7 +70,8 @@ impl Starter {
 ///
 /// In the calling process only: what the service has told, or that it has ended without a word.
 pub fn start() -> Result<Started, Failure> {
-    let failed = |what: &'static str| move |error: io::Error| Failure::error(format!("cannot {what}: {error}"));
+    let failed =
+        |what: &'static str| move |error: io::Error| Failure::error(format!("cannot {what}: {error}"));
     sys::close_inherited();
     let (hear, tell) = io::pipe().map_err(failed("make a pipe"))?;
     match sys::fork().map_err(failed("start a process"))? {
@@ -112,7 +113,9 @@ fn listen(mut hear: PipeReader, child: Pid) -> Result<Started, Failure> {
                 Failure::error(format!("the service was ended by {signal} before it was ready"))
             }
             Ok(_) => Failure::error("the service has ended before it was ready"),
-            Err(error) => Failure::error(format!("the service said nothing, and cannot be waited for: {error}")),
+            Err(error) => {
+                Failure::error(format!("the service said nothing, and cannot be waited for: {error}"))
+            }
         }),
     }
 }

@@ -119,6 +119,10 @@ impl Session {
         match self.0 {}
     }
 
+    pub(crate) fn requests(&self) -> u64 {
+        match self.0 {}
+    }
+
     pub(crate) fn finish(&self) -> io::Result<()> {
         match self.0 {}
     }

@@ -34,9 +34,9 @@ fn a_view_is_mounted_listed_and_taken_away() {
     let family = Family::spawn("fork [ say kid pause ] say root pause");
     let (root, kid) = (family.fact("root").pid, family.fact("kid").pid);
 
-    let mut command = world.command(&["mount", "--json", "--owner", "1234:1235", "--root"]);
+    let mut command = world.command(&["mount", "--json", "--owner", "1234:1235"]);
     // One by its absolute path, and one that is relative to where the command runs
-    command.arg(root.to_string()).arg(&upper).arg("base").current_dir(base.parent().unwrap());
+    command.arg("--root").arg(root.to_string()).arg(&upper).arg("base").current_dir(base.parent().unwrap());
     let view = crate::world::Ran::from(command.output().unwrap()).ended_with(0).json().remove(0);
     assert_eq!(view["root"], token(root));
     assert_eq!(view["layers"], serde_json::json!([upper, base]));

@@ -30,9 +30,8 @@ fn a_view_stays_for_orphans_and_daemons() {
     require!(is_root(), "needs root to mount");
     let world = World::new();
     let _service = world.serve();
-    let mut family = Family::spawn(
-        "say root await fork [ say orphan pause ] double-fork [ say daemon pause ] exit 0",
-    );
+    let mut family =
+        Family::spawn("say root await fork [ say orphan pause ] double-fork [ say daemon pause ] exit 0");
     let root = family.fact("root").pid;
     world.mount(&root.to_string(), &world.path("base")).ended_with(0);
     family.poke(root);
@@ -85,9 +84,11 @@ fn a_client_that_is_killed_has_done_all_or_nothing() {
             }
         });
     }
-    // One of the killed may have been late
-    let _ = world.run(&["unmount", "--root", &root]);
-    until("nothing is kept of them", || service.descriptors() <= before);
+    until("nothing is kept of them", || {
+        // One of the killed may have been late
+        let _ = world.run(&["unmount", "--root", &root]);
+        service.descriptors() <= before
+    });
     world.run(&["stop"]).ended_with(0);
     world.is_clean();
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use pidigree::Signal;
-use pidigree_testkit::{Family, is_root, require};
+use pidigree_testkit::{DEADLINE, Family, is_root, require};
 
 use crate::world::{BINARY, Ran, Service, World, mounts_at, rounds, until};
 
@@ -244,7 +244,12 @@ fn nothing_of_the_caller_is_held_open() {
     let mut shell = Command::new("sh");
     // Its output ends, for us, when everybody has closed it
     shell.args(["-c", "exec \"$@\" 9>&1 8>&2", "sh", BINARY, "serve", "--socket"]).arg(world.socket());
-    let ran = Ran::from(shell.arg(world.mountpoint()).output().expect("a shell")).ended_with(0);
+    shell.arg(world.mountpoint()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let shell = shell.spawn().expect("a shell");
+    let (told, output) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(shell.wait_with_output()));
+    let output = output.recv_timeout(DEADLINE).expect("everybody has closed it");
+    let ran = Ran::from(output.expect("a shell")).ended_with(0);
     assert!(ran.stdout.starts_with("ready: "), "{ran:?}");
     world.run(&["stop"]).ended_with(0);
     world.is_clean();
@@ -280,7 +285,8 @@ fn a_full_disk_takes_the_log_and_not_the_service() {
     world.is_clean();
     // In the foreground, standard error is the log
     let full = File::options().write(true).open("/dev/full").expect("a full disk");
-    let mut foreground = world.serving().arg("--foreground").stderr(full).stdout(Stdio::null()).spawn().unwrap();
+    let mut foreground =
+        world.serving().arg("--foreground").stderr(full).stdout(Stdio::null()).spawn().unwrap();
     until("it serves", || world.run(&["status"]).code == Some(0));
     world.run(&["stop"]).ended_with(0);
     assert_eq!(crate::world::wait(&mut foreground).code(), Some(0));

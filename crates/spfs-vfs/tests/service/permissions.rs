@@ -15,13 +15,7 @@ const NOBODY: u32 = 65534;
 
 /// Runs the command as somebody else, from where they can read it.
 fn as_nobody(world: &World, args: &[&str]) -> Ran {
-    let copy = world.path("spfs-fuse");
-    if !copy.exists() {
-        // By another process: a descriptor that writes would be inherited by whatever another test forks meanwhile
-        assert!(Command::new("cp").arg(BINARY).arg(&copy).status().unwrap().success());
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let mut command = Command::new(&copy);
+    let mut command = Command::new(world.public_binary());
     command.args(args).arg("--socket").arg(world.socket()).stdin(Stdio::null());
     command.uid(NOBODY).gid(NOBODY).current_dir("/").output().expect("the command runs").into()
 }
@@ -50,7 +44,10 @@ fn another_user_gets_no_answer() {
         as_nobody(&world, request).failed_naming(6, "user 0's");
     }
     assert_eq!(world.run(&["list"]).ended_with(0).stdout, "");
-    assert!(service.process.wait(Some(std::time::Duration::ZERO)).unwrap().is_none(), "nobody has stopped it");
+    assert!(
+        service.process.wait(Some(std::time::Duration::ZERO)).unwrap().is_none(),
+        "nobody has stopped it"
+    );
     world.run(&["stop"]).ended_with(0);
     world.is_clean();
 }
@@ -62,7 +59,8 @@ fn nothing_of_a_strangers_is_read() {
     let _service = world.serve();
     fs::set_permissions(world.socket(), fs::Permissions::from_mode(0o666)).unwrap();
     let mut shell = Command::new("python3");
-    let script = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(s.recv(1))";
+    let script =
+        "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(s.recv(1))";
     shell.args(["-c", script]).arg(world.socket()).uid(NOBODY).gid(NOBODY).current_dir("/");
     let output = shell.output().expect("python3");
     // An HTTP/2 server speaks first, to those whom it serves

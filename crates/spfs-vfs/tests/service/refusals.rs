@@ -1,8 +1,9 @@
 //! What a service does not start with; nothing is left behind then.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use pidigree_testkit::{is_root, require};
@@ -67,7 +68,8 @@ fn a_socket_that_cannot_be_had() {
     serve(mnt, world.path("open/s").to_str().unwrap()).failed_naming(2, "anyone may write");
     fs::set_permissions(world.path("open"), fs::Permissions::from_mode(0o1777)).unwrap();
     serve(mnt, world.path("open/s").to_str().unwrap()).ended_with(0);
-    Command::new(BINARY).args(["stop", "--socket"]).arg(world.path("open/s")).status().unwrap();
+    let stopped = Command::new(BINARY).args(["stop", "--socket"]).arg(world.path("open/s")).output().unwrap();
+    Ran::from(stopped).ended_with(0);
 
     fs::write(world.socket(), "a file").unwrap();
     serve(mnt, world.socket().to_str().unwrap()).failed_naming(2, "no socket");
@@ -92,12 +94,18 @@ fn a_log_that_cannot_be_opened() {
 fn the_socket_goes_when_the_mount_fails() {
     require!(is_root(), "needs root to mount");
     let world = World::new();
-    // Once with the old call and once with the new ones: whichever is used
-    let mut command = Command::new(pidigree_testkit::binary());
-    command.args(["deny", "EPERM", "mount,fsopen,fsmount", "--", BINARY, "serve", "--socket"]);
-    let ran: Ran = command.arg(world.socket()).arg(world.mountpoint()).output().unwrap().into();
-    ran.failed_naming(2, world.mountpoint().to_str().unwrap());
-    world.is_clean();
+    // Everything is theirs, but the right to mount
+    let folder = world.path("theirs");
+    fs::create_dir_all(folder.join("mnt")).unwrap();
+    for path in [&folder, &folder.join("mnt")] {
+        chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let public = world.public_binary();
+    let mut command = Command::new(&public);
+    command.args(["serve", "--socket"]).arg(folder.join("s")).arg(folder.join("mnt"));
+    let ran: Ran = command.uid(65534).gid(65534).current_dir("/").output().unwrap().into();
+    ran.failed_naming(2, folder.join("mnt").to_str().unwrap());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "only the folder to mount on");
     // And nothing of it stands in the way of the next
     let _service = world.serve();
     world.run(&["stop"]).ended_with(0);

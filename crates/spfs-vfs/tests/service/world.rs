@@ -149,7 +149,8 @@ impl World {
         let mut child = command.spawn().expect("the command runs");
         let out = child.stdout.take().expect("a pipe");
         let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a pipe can be read");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line)
+            .expect("a pipe can be read");
         assert!(!line.is_empty(), "{:?}: {}", child.wait(), self.log());
         Foreground { service: Service::of(&object(&line)), child }
     }
@@ -157,6 +158,18 @@ impl World {
     /// What the service in the foreground said.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// A copy of the command, where everybody can execute it.
+    pub(crate) fn public_binary(&self) -> PathBuf {
+        let copy = self.path("spfs-fuse");
+        if !copy.exists() {
+            // By another process: a descriptor that writes would be inherited by whatever another test forks meanwhile
+            let copied = Command::new("cp").arg(BINARY).arg(&copy).status();
+            assert!(copied.is_ok_and(|status| status.success()), "the command can be copied");
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("our own file");
+        }
+        copy
     }
 
     /// How many mounts stand on our folder.
@@ -175,7 +188,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        while mounts_at(&self.mountpoint()) > 0 && umount2(&self.mountpoint(), MntFlags::MNT_DETACH).is_ok() {}
+        while mounts_at(&self.mountpoint()) > 0 && umount2(&self.mountpoint(), MntFlags::MNT_DETACH).is_ok() {
+        }
     }
 }
 
@@ -212,7 +226,8 @@ impl Service {
 
     /// From its status in the table of processes, in KiB.
     pub(crate) fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the service's status");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the service's status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -34,8 +35,10 @@ pub(super) const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 /// What may be different the next time.
 pub(super) const NOT: Duration = Duration::ZERO;
 
-/// How often the router is asked about a caller that cannot be told while others fork.
-const TRIES: usize = 8;
+/// How often the router is asked about a caller that cannot be told while others fork, and how long it is left alone in between at
+/// most: a second in all. That one waits is better than that it fails.
+const TRIES: u32 = 24;
+const PAUSE: Duration = Duration::from_millis(50);
 
 const NAME_MAX: usize = 255;
 
@@ -79,13 +82,15 @@ pub(super) struct Answers {
     nodes: Nodes,
     pub(super) files: Handles<OpenFile>,
     pub(super) directories: Handles<OpenDirectory>,
+    asked: Arc<AtomicU64>,
     born: SystemTime,
     uid: u32,
     gid: u32,
 }
 
 impl Answers {
-    pub(super) fn new(shown: Shown) -> io::Result<Answers> {
+    /// Counts in `asked` what it is asked.
+    pub(super) fn new(shown: Shown, asked: Arc<AtomicU64>) -> io::Result<Answers> {
         let nodes = Nodes::new();
         if let Shown::Alone(view) = &shown {
             nodes.tell(ROOT, view, Found::Directory(view.root()?));
@@ -95,10 +100,15 @@ impl Answers {
             nodes,
             files: Handles::new(),
             directories: Handles::new(),
+            asked,
             born: SystemTime::now(),
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
         })
+    }
+
+    pub(super) fn count(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn target(&self, number: INodeNo) -> io::Result<Target> {
@@ -211,7 +221,10 @@ impl Answers {
             tries += 1;
             match self.views().map_or(Ok(None), |views| views.of(caller)) {
                 Ok(view) => return Ok(view),
-                Err(error) if error.is_unstable() && tries < TRIES => std::thread::yield_now(),
+                // Where trees are polled it takes a moment in which nobody is started
+                Err(error) if error.is_unstable() && tries < TRIES => {
+                    std::thread::sleep(PAUSE.min(Duration::from_micros(100 << tries)));
+                }
                 // It was killed while it asked, and takes no answer
                 Err(error) if error.is_gone() => {
                     tracing::debug!(?caller, %error, "a caller is gone");
@@ -238,7 +251,8 @@ impl Answers {
         match &target {
             Target::SelfLink => return Err(Errno::ENOTDIR.into()),
             Target::Node(node) if matches!(node.found, Found::Leaf(_)) => return Err(Errno::ENOTDIR.into()),
-            _ => {}
+            Target::Node(node) => drop(node.view.stack()?),
+            Target::Root | Target::Views | Target::Default => {}
         }
         Ok((self.directories.insert(OpenDirectory { target, lines: Mutex::default() }), lasting))
     }

@@ -40,7 +40,7 @@ fn guarded(what: &'static str, answer: impl FnOnce()) {
 
 /// Sends what an answer says, or its error.
 macro_rules! answer {
-    ($what:literal, $reply:ident, $answer:expr, |$value:pat_param| $send:expr) => {
+    ($self:ident, $what:literal, $reply:ident, $answer:expr, |$value:pat_param| $send:expr) => {
         guarded($what, move || match attempt(|| $answer) {
             Ok($value) => $send,
             Err(error) => $reply.error(errno(&error)),
@@ -76,7 +76,7 @@ impl Filesystem for Requests {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer!("lookup", reply, self.0.lookup(&self.0.target(parent)?, name), |answer| match answer {
+        answer!(self, "lookup", reply, self.0.lookup(&self.0.target(parent)?, name), |answer| match answer {
             Answer::Here(attr) => reply.entry(&LONG, &attr, ALWAYS),
             Answer::Nothing(NOT) => reply.error(Errno::ENOENT),
             Answer::Nothing(ttl) => reply.entry(&ttl, &self.0.nothing(), ALWAYS),
@@ -88,13 +88,13 @@ impl Filesystem for Requests {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        answer!("getattr", reply, self.0.attributes(&self.0.target(number)?), |attr| reply
+        answer!(self, "getattr", reply, self.0.attributes(&self.0.target(number)?), |attr| reply
             .attr(&LONG, &attr));
     }
 
     fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
         let caller = request.pid();
-        answer!("readlink", reply, self.0.read_link(&self.0.target(number)?, caller), |path| {
+        answer!(self, "readlink", reply, self.0.read_link(&self.0.target(number)?, caller), |path| {
             reply.data(path.as_bytes());
         });
     }
@@ -103,7 +103,7 @@ impl Filesystem for Requests {
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
             return reply.error(Errno::EROFS);
         }
-        answer!("open", reply, self.0.open(&self.0.target(number)?), |handle| {
+        answer!(self, "open", reply, self.0.open(&self.0.target(number)?), |handle| {
             // A number means the same bytes for ever: what the page cache has of it is true
             reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
         });
@@ -120,6 +120,7 @@ impl Filesystem for Requests {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.0.count();
         guarded("read", || {
             BUFFER.with_borrow_mut(|buffer| {
                 if buffer.len() < size as usize {
@@ -153,7 +154,7 @@ impl Filesystem for Requests {
             let open = self.0.files.find(handle.0).ok_or_else(stale)?;
             Ok(nix::unistd::lseek(open.file()?, offset, whence)?)
         };
-        answer!("lseek", reply, seek(), |offset| reply.offset(offset));
+        answer!(self, "lseek", reply, seek(), |offset| reply.offset(offset));
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -174,6 +175,7 @@ impl Filesystem for Requests {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        self.0.count();
         guarded("release", move || {
             self.0.files.remove(handle.0);
             reply.ok();
@@ -181,7 +183,10 @@ impl Filesystem for Requests {
     }
 
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        answer!("opendir", reply, self.0.open_directory(self.0.target(number)?), |(handle, lasting)| {
+        answer!(self, "opendir", reply, self.0.open_directory(self.0.target(number)?), |(
+            handle,
+            lasting,
+        )| {
             let flags = if lasting {
                 FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR
             } else {
@@ -192,6 +197,7 @@ impl Filesystem for Requests {
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.0.count();
         guarded("readdir", move || {
             let lines =
                 self.0.directories.find(handle.0).ok_or_else(stale).and_then(|open| self.0.lines(&open));
@@ -216,6 +222,7 @@ impl Filesystem for Requests {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.0.count();
         guarded("readdirplus", move || {
             let open = self.0.directories.find(handle.0).ok_or_else(stale);
             let (open, lines) = match open.and_then(|open| Ok((open.clone(), self.0.lines(&open)?))) {
@@ -245,6 +252,7 @@ impl Filesystem for Requests {
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.0.count();
         guarded("releasedir", move || {
             self.0.directories.remove(handle.0);
             reply.ok();
@@ -260,7 +268,7 @@ impl Filesystem for Requests {
             Some(node) => node.view.stack()?.space().map(Some),
             None => Ok(None),
         };
-        answer!("statfs", reply, space(), |space| match space {
+        answer!(self, "statfs", reply, space(), |space| match space {
             Some(space) => reply.statfs(
                 space.blocks(),
                 space.blocks_free(),
@@ -280,7 +288,7 @@ impl Filesystem for Requests {
             Some(node) => node.view.stack()?.xattr(&node.found, name),
             None => Err(nix::errno::Errno::ENODATA.into()),
         };
-        answer!("getxattr", reply, value(), |value| send_xattr(&value, size, reply));
+        answer!(self, "getxattr", reply, value(), |value| send_xattr(&value, size, reply));
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
@@ -288,12 +296,12 @@ impl Filesystem for Requests {
             Some(node) => node.view.stack()?.xattr_names(&node.found),
             None => Ok(Vec::new()),
         };
-        answer!("listxattr", reply, names(), |names| send_xattr(&names, size, reply));
+        answer!(self, "listxattr", reply, names(), |names| send_xattr(&names, size, reply));
     }
 
     fn access(&self, _: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         // The kernel checks permissions (default_permissions): what is left is that it is there, and not to be written
-        answer!("access", reply, self.0.attributes(&self.0.target(number)?), |_| {
+        answer!(self, "access", reply, self.0.attributes(&self.0.target(number)?), |_| {
             if mask.contains(AccessFlags::W_OK) { reply.error(Errno::EROFS) } else { reply.ok() }
         });
     }

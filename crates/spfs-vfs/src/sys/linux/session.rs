@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub(crate) struct Session {
     mounted: Arc<Mounted>,
     runner: Mutex<Option<JoinHandle<()>>>,
     ended: Ended,
+    requests: Arc<AtomicU64>,
     _kernel: Arc<dyn Audience>,
 }
 
@@ -46,10 +48,20 @@ impl Session {
             Shown::Views(views) => Some(views.clone()),
             Shown::Alone(_) => None,
         };
-        let answers = Answers::new(shown).map_err(|error| Error::system("read the layers", error))?;
+        let requests = Arc::new(AtomicU64::new(0));
+        let answers =
+            Answers::new(shown, requests.clone()).map_err(|error| Error::system("read the layers", error))?;
+        let (ended, end) = Ended::pair().map_err(|error| Error::system("make a pipe", error))?;
         let (device, mounted) = Mounted::new(path.clone(), options.allow_other)
             .map_err(|error| Error::path("mount at", &path, error))?;
         let mounted = Arc::new(mounted);
+        // Until somebody answers, an error must not leave it behind
+        let undo = |error: Error| {
+            if let Err(error) = mounted.detach() {
+                tracing::error!(mountpoint = %path.display(), %error, "cannot unmount");
+            }
+            error
+        };
 
         let mut config = Config::default();
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
@@ -57,14 +69,13 @@ impl Session {
         config.clone_fd = options.threads > 1;
         let acl = config.acl;
         let session = fuser::Session::from_fd(Requests(answers), device, acl, config)
-            .map_err(|error| Error::path("start to answer for the mount at", &path, error))?;
+            .map_err(|error| undo(Error::path("start to answer for the mount at", &path, error)))?;
 
         let kernel: Arc<dyn Audience> =
             Arc::new(Kernel { notifier: session.notifier(), device: mounted.device });
         if let Some(views) = views {
             views.show_to(Arc::downgrade(&kernel));
         }
-        let (ended, end) = Ended::pair().map_err(|error| Error::system("make a pipe", error))?;
         let last = mounted.clone();
         let runner = std::thread::Builder::new().name("spfs-mount".to_owned());
         let runner = runner.spawn(move || {
@@ -76,13 +87,15 @@ impl Session {
                     tracing::error!(mountpoint = %last.path.display(), %error, "the mount has broken")
                 }
             }
-            // Nobody answers any more
-            if let Err(error) = last.detach() {
+            // Nobody answers any more. Most often because it was unmounted: whoever mounted there since may have its number.
+            if last.is_dead()
+                && let Err(error) = last.detach()
+            {
                 tracing::error!(mountpoint = %last.path.display(), %error, "cannot unmount");
             }
         });
-        let runner = runner.map_err(|error| Error::system("start a thread", error))?;
-        Ok(Session { mounted, runner: Mutex::new(Some(runner)), ended, _kernel: kernel })
+        let runner = runner.map_err(|error| undo(Error::system("start a thread", error)))?;
+        Ok(Session { mounted, runner: Mutex::new(Some(runner)), ended, requests, _kernel: kernel })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -93,10 +106,17 @@ impl Session {
         self.ended.clone()
     }
 
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn finish(&self) -> io::Result<()> {
         let runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(runner) = runner else { return Ok(()) };
-        self.mounted.detach()?;
+        // What has ended took its mount along
+        if !self.ended.wait(Some(Duration::ZERO)) {
+            self.mounted.detach()?;
+        }
         if self.ended.wait(Some(PATIENCE)) {
             let _ = runner.join();
         } else {
@@ -173,6 +193,10 @@ impl Mounted {
         }
     }
 
+    fn is_dead(&self) -> bool {
+        matches!(ask(self.path.clone()), Some(Err(error)) if is_dead(&error))
+    }
+
     /// Takes this mount away, and no other; not being there any more is as good.
     fn detach(&self) -> io::Result<()> {
         let mounts = mounts_at(&self.path)?;
@@ -184,14 +208,6 @@ impl Mounted {
                 Ok(umount2(&self.path, flags)?)
             }
             Some(_) => Err(Errno::EBUSY.into()),
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if let Err(error) = self.detach() {
-            tracing::error!(mountpoint = %self.path.display(), %error, "cannot unmount");
         }
     }
 }
