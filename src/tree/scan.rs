@@ -132,6 +132,8 @@ impl Inner {
             keys.iter().for_each(|key| unseen(self, *key));
         }
         self.retain_scanned(&mut keys);
+        // Too many may have been forked for any of that.
+        self.each(&mut keys, Inner::list_cgroup);
         self.each(&mut keys, Inner::walk);
         Ok(())
     }
