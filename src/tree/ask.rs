@@ -19,7 +19,7 @@ use crate::tree::Tree;
 use crate::tree::engine::{Engine, Inner, Locked};
 use crate::tree::evidence::Proof;
 use crate::tree::follow::{Follow, Source};
-use crate::tree::lineage::Input;
+use crate::tree::lineage::{Input, Lineage};
 
 /// What is known of one process.
 #[derive(Debug, Default)]
@@ -118,8 +118,9 @@ fn ask<'t>(
     Ok(())
 }
 
+/// What somebody is to a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(crate) enum Standing {
     Member,
     Stranger { settled: bool },
     Doubtful,
@@ -312,44 +313,24 @@ impl Follow {
         })
     }
 
-    /// What the ones above it prove, where the tree does not know it: it is a member if its maker is one. The maker is the
-    /// parent, unless that is given the tree's orphans.
+    /// What the ones above it prove, where the tree does not know it.
     fn standing_by_ancestry(&self, question: &mut Question<'_>) -> Result<Standing> {
         let own_session = Proof::Session(self.root.pid());
         // By what it carries it can be a member whoever made it.
         let is_by_descent = |proof: &Proof| *proof == own_session || matches!(proof, Proof::Mark(_));
         let by_descent = self.evidence.iter().all(is_by_descent);
-        let mut may_be_excluded = false;
-        for step in 0.. {
-            let Some(process) = question.above(step) else { break };
-            let pid = process.pid();
-            if step > 0 && self.lineage.adopts(pid) {
-                break;
-            }
-            let identity = process.identity();
-            if self.is_known_as_member(&process, identity)? == Some(true) {
-                return Ok(if may_be_excluded { Standing::Doubtful } else { Standing::Member });
-            }
-            let started_before = match (identity.start, self.root.start) {
-                (Some(its), Some(roots)) => its.offset == roots.offset && its.ticks < roots.ticks,
-                _ => false,
-            };
-            if by_descent && (started_before || pid == Pid::current()) {
-                return Ok(STRANGER);
-            }
-            if self.lineage.member(pid).is_some() || self.is_suspect(pid) {
-                break;
-            }
-            if self.lineage.knows(pid) {
-                let is_held = self.pinned(pid).is_some_and(|held| matches!(held.state(), Ok(State::Running)));
-                if is_held {
-                    return Ok(STRANGER);
-                }
-                // Or another one has its PID.
-                may_be_excluded = true;
-            }
-        }
-        Ok(Standing::Doubtful)
+        by_ancestry(&self.lineage, &self.root, by_descent, |step| {
+            let Some(process) = question.above(step) else { return Ok(None) };
+            let identity = *process.identity();
+            let held =
+                self.pinned(process.pid()).is_some_and(|held| matches!(held.state(), Ok(State::Running)));
+            Ok(Some(Above {
+                identity,
+                is_known_member: self.is_known_as_member(&process, &identity)? == Some(true),
+                is_held: held,
+                is_tracker: process.pid() == Pid::current(),
+            }))
+        })
     }
 
     fn is_suspect(&self, pid: Pid) -> bool {
@@ -379,6 +360,58 @@ impl Follow {
         };
         Ok(Standing::Stranger { settled: !(by_member && question.is_young()) })
     }
+}
+
+/// A process, or one above it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Above {
+    pub(crate) identity: Identity,
+    /// It is the very one that is known as a member under its PID.
+    pub(crate) is_known_member: bool,
+    /// It is the very one that is known under its PID.
+    pub(crate) is_held: bool,
+    /// Whoever follows the tree, who is always left out.
+    pub(crate) is_tracker: bool,
+}
+
+/// A process is a member if its maker is one. The maker is the parent, unless that is given the tree's orphans. `above`: the
+/// process itself, its parent, and so on. `by_descent`: nobody is a member for another reason.
+pub(crate) fn by_ancestry(
+    lineage: &Lineage,
+    root: &Identity,
+    by_descent: bool,
+    mut above: impl FnMut(usize) -> Result<Option<Above>>,
+) -> Result<Standing> {
+    let mut may_be_excluded = false;
+    for step in 0.. {
+        let Some(Above { identity, is_known_member, is_held, is_tracker }) = above(step)? else { break };
+        let pid = identity.pid();
+        if step > 0 && lineage.adopts(pid) {
+            break;
+        }
+        if is_known_member {
+            return Ok(if may_be_excluded { Standing::Doubtful } else { Standing::Member });
+        }
+        let started_before = match (identity.start, root.start) {
+            (Some(its), Some(roots)) => its.offset == roots.offset && its.ticks < roots.ticks,
+            _ => false,
+        };
+        if by_descent && (started_before || is_tracker) {
+            return Ok(STRANGER);
+        }
+        let is_suspect = || lineage.suspects().any(|suspect| suspect.pid() == pid);
+        if lineage.knows(pid) {
+            if lineage.member(pid).is_some() || is_suspect() {
+                break;
+            }
+            if is_held {
+                return Ok(STRANGER);
+            }
+            // Or another one has its PID.
+            may_be_excluded = true;
+        }
+    }
+    Ok(Standing::Doubtful)
 }
 
 impl Tree {

@@ -12,6 +12,7 @@ use crate::identity::{BootId, Identity, StartTime};
 use crate::pid::Pid;
 use crate::state::ExitStatus;
 
+mod ask;
 mod kernel;
 mod world;
 
