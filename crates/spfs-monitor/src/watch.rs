@@ -114,13 +114,13 @@ impl Monitor {
                     // It was empty, and that has been taken.
                     Ok(None) if tree.is_empty() => return Ok(Next::Empty),
                     Ok(None) => break,
-                    Err(error) if error.is_unsupported() => {
-                        self.note(&error);
-                        self.save(tree);
-                        return Err(error.into());
-                    }
                     Err(error) => {
                         self.note(&error);
+                        // Trouble is told once; that it cannot be followed any more, again and again.
+                        if error.is_unsupported() && is_told_again(tree) {
+                            self.save(tree);
+                            return Err(error.into());
+                        }
                         break;
                     }
                 }
@@ -196,6 +196,10 @@ impl Monitor {
     fn record_path(&self) -> String {
         self.store.path().display().to_string()
     }
+}
+
+fn is_told_again(tree: &Tree) -> bool {
+    tree.wait_empty(Some(Duration::ZERO)).is_err_and(|error| error.is_unsupported())
 }
 
 /// Nobody saw how it ended.
