@@ -20,6 +20,7 @@ mod args;
 mod cleanup;
 mod failure;
 mod help;
+mod neighbours;
 mod pulse;
 mod record;
 mod root;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use pidigree::{Identity, Pid, Process, State, Tree, TreeEvent, TreeState};
+use pidigree::{Identity, Pid, Process, State, Tree};
 
 use crate::args::Args;
 use crate::failure::{Code, Failure};
+use crate::neighbours::Neighbours;
 use crate::pulse::Pulse;
 use crate::record::{Heartbeat, Phase, Record};
 use crate::root::Asked;
@@ -210,6 +211,7 @@ fn begin(mut wanted: Wanted) -> Result<Monitor, Failure> {
             work: Work::Watch(tree),
             signals,
             pulse,
+            neighbours: Neighbours::default(),
             is_quiet: false,
             save_at: None,
         }),
@@ -224,35 +226,6 @@ fn begin(mut wanted: Wanted) -> Result<Monitor, Failure> {
                 Err(Failure::new(format!("runtime file {path} came and went meanwhile; try again")))
             }
         },
-    }
-}
-
-/// Other monitors that were started while nobody followed the tree are orphans of that time, which could be the tree's for all the
-/// kernel tells. Their runtime files tell more.
-///
-/// Until a monitor says that it watches it hangs on its caller; then its file names it. So whoever is neither was not there when the
-/// files were read, and is found by reading them again.
-fn adopt(state: &TreeState, store: &Store) -> Result<Tree, Failure> {
-    let mut left_out: Vec<Process> = Vec::new();
-    loop {
-        let others = store
-            .neighbours()
-            .into_iter()
-            .filter(|other| left_out.iter().all(|process| process.identity() != other));
-        let others: Vec<Process> = others.filter_map(|other| Process::reopen(&other).ok()).collect();
-        let found = !others.is_empty();
-        left_out.extend(others);
-        let builder = left_out.iter().fold(Tree::builder(), |builder, process| builder.exclude(process));
-        let tree = builder.adopt(state)?;
-        let mut suspects = 0;
-        while let Ok(Some(event)) = tree.next_event(Some(Duration::ZERO)) {
-            if let TreeEvent::Resynced { suspects: number, .. } = event {
-                suspects = number;
-            }
-        }
-        if suspects == 0 || !found && !left_out.is_empty() || tree.is_empty() {
-            return Ok(tree);
-        }
     }
 }
 
@@ -293,8 +266,12 @@ fn resume(
             root.pid()
         )));
     }
+    let mut neighbours = Neighbours::default();
     let work = match record.phase {
-        Phase::Watching => Work::Watch(adopt(&record.tree, &store)?),
+        Phase::Watching => {
+            neighbours.look(&store);
+            Work::Watch(neighbours.adopt(&record.tree)?)
+        }
         Phase::Failed => Work::Clean,
         Phase::Cleaned => Work::Remove,
         Phase::Cleaning => match cleaner(&record)? {
@@ -324,7 +301,7 @@ fn resume(
     store.replace(&record).map_err(|error| {
         Failure::new(format!("cannot write runtime file {path}: {error}; nothing was changed"))
     })?;
-    Ok(Monitor { store, record, work, signals, pulse, is_quiet: false, save_at: None })
+    Ok(Monitor { store, record, work, signals, pulse, neighbours, is_quiet: false, save_at: None })
 }
 
 /// In which other world the record was written.

@@ -8,6 +8,7 @@ use pidigree::{ExitStatus, Process, Tree, TreeEvent};
 
 use crate::cleanup;
 use crate::failure::{Code, Failure};
+use crate::neighbours::Neighbours;
 use crate::pulse::Pulse;
 use crate::record::{Phase, Record};
 use crate::store::Store;
@@ -25,6 +26,7 @@ pub(crate) struct Monitor {
     pub(crate) work: Work,
     pub(crate) signals: Signals,
     pub(crate) pulse: Option<Pulse>,
+    pub(crate) neighbours: Neighbours,
     /// Nobody reads what the cleanup writes.
     pub(crate) is_quiet: bool,
     pub(crate) save_at: Option<Instant>,
@@ -46,6 +48,8 @@ pub(crate) enum Work {
 enum Next {
     Empty,
     Left(i32),
+    /// Somebody may be a member or a stranger.
+    Suspects,
 }
 
 impl Monitor {
@@ -53,13 +57,23 @@ impl Monitor {
     pub(crate) fn run(mut self) -> Result<Code, Failure> {
         match &self.work {
             Work::Watch(tree) => {
-                let tree = tree.clone();
-                match self.watch(&tree)? {
-                    Next::Left(signal) => {
-                        self.save(&tree);
-                        return Ok(Code::Left(signal));
+                let mut tree = tree.clone();
+                loop {
+                    match self.watch(&tree)? {
+                        Next::Empty => break,
+                        Next::Left(signal) => {
+                            self.save(&tree);
+                            return Ok(Code::Left(signal));
+                        }
+                        Next::Suspects => {
+                            if self.neighbours.look(&self.store) {
+                                if let Ok(better) = self.neighbours.adopt(&tree.save()) {
+                                    tree = better;
+                                    self.save(&tree);
+                                }
+                            }
+                        }
                     }
-                    Next::Empty => {}
                 }
                 let cleaned = self.clean();
                 if cleaned.is_err() {
@@ -90,19 +104,23 @@ impl Monitor {
                 match tree.next_event(Some(Duration::ZERO)) {
                     Ok(Some(TreeEvent::Empty(_))) => return Ok(Next::Empty),
                     Ok(Some(TreeEvent::Exec { .. } | TreeEvent::Skipped { .. })) => {}
+                    Ok(Some(TreeEvent::Resynced { suspects: 1.., .. })) => {
+                        self.save_at.get_or_insert_with(|| Instant::now() + SAVE_AFTER);
+                        return Ok(Next::Suspects);
+                    }
                     Ok(Some(_)) => {
                         self.save_at.get_or_insert_with(|| Instant::now() + SAVE_AFTER);
                     }
                     // It was empty, and that has been taken.
                     Ok(None) if tree.is_empty() => return Ok(Next::Empty),
                     Ok(None) => break,
-                    Err(error) if error.is_unsupported() => {
-                        self.note(&error);
-                        self.save(tree);
-                        return Err(error.into());
-                    }
                     Err(error) => {
                         self.note(&error);
+                        // Trouble is told once; that it cannot be followed any more, again and again.
+                        if error.is_unsupported() && is_told_again(tree) {
+                            self.save(tree);
+                            return Err(error.into());
+                        }
                         break;
                     }
                 }
@@ -178,6 +196,10 @@ impl Monitor {
     fn record_path(&self) -> String {
         self.store.path().display().to_string()
     }
+}
+
+fn is_told_again(tree: &Tree) -> bool {
+    tree.wait_empty(Some(Duration::ZERO)).is_err_and(|error| error.is_unsupported())
 }
 
 /// Nobody saw how it ended.

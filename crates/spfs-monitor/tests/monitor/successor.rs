@@ -221,19 +221,20 @@ impl Fifo {
     }
 }
 
-/// What was forked by strangers meanwhile, and lives, is not waited for.
+/// Who was there beside the tree, young and below the same parents, is not waited for.
 #[test]
-fn strangers_of_the_time_between_hold_nothing() {
+fn strangers_of_the_time_before_hold_nothing() {
     let folder = tempfile::tempdir().unwrap();
     side_by_side(rounds().min(10), |round| {
         let runtime = Runtime::among(&folder, round);
         let family = waiting("say shell await");
-        let first = runtime.watch(family.fact("root").pid);
+        let root = family.fact("root").pid;
+        let strangers = pidigree_testkit::Family::spawn("fork [ say stranger pause ] pause");
+        let stranger = pid(strangers.fact("stranger").pid);
+        let first = runtime.watch(root);
         begin(&family);
         let shell = family.fact("shell").pid;
         kill(&first);
-        let strangers = pidigree_testkit::Family::spawn("fork [ say stranger pause ] pause");
-        let stranger = pid(strangers.fact("stranger").pid);
         let second = runtime.watching(&AGAIN);
         runtime.lives(&second, "the shell lives");
         family.poke(shell);
