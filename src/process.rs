@@ -211,6 +211,20 @@ impl Process {
         self.handle.state()
     }
 
+    /// Returns whether it is a thread of the kernel's own, which executes no program, takes no signals and never ends: nothing to
+    /// be waited for, killed, or followed as the root of a tree. Linux shows them among the processes, in the first PID namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`is_gone`](Error::is_gone) if it has been reaped; those of reading `/proc/PID/stat`, which hidepid can hide.
+    ///
+    /// # References
+    ///
+    /// proc_pid_stat(5), flags
+    pub fn is_kernel_thread(&self) -> Result<bool> {
+        self.handle.is_kernel_thread()
+    }
+
     /// Returns the parent, pinned and verified; `None` at the top of what can be seen from here.
     ///
     /// # Errors

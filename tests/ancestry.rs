@@ -77,6 +77,8 @@ fn a_kernel_thread_is_a_process_like_any_other() {
     pidigree_testkit::require!(name == "kthreadd\n", "no kernel threads are visible here");
     assert_eq!(parent_of(kthreadd).unwrap(), None);
     let process = Process::open(kthreadd).unwrap();
+    assert!(process.is_kernel_thread().unwrap());
+    assert!(!Process::current().unwrap().is_kernel_thread().unwrap());
     assert_eq!(process.state().unwrap(), pidigree::State::Running);
     let workers = process.children().unwrap();
     assert!(!workers.is_empty());

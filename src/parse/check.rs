@@ -338,6 +338,7 @@ pub(crate) fn proc_stat(line: &[u8]) {
         })
     };
     assert_eq!(stat, expected(), "{shown}");
+    assert_eq!(proc_stat::flags(line), field(9).and_then(number), "{shown}");
     assert_eq!(code, field(52).and_then(number::<i32>), "{shown}");
 
     if let Some(stat) = stat {

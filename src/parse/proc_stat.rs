@@ -78,6 +78,13 @@ pub(crate) fn exit_code(line: &[u8]) -> Option<i32> {
     i32::try_from(signed(&rest[..end])?).ok()
 }
 
+/// Reads field 9: `PF_…` of `include/linux/sched.h`.
+pub(crate) fn flags(line: &[u8]) -> Option<u32> {
+    let close = last(b')', line)?;
+    let (flags, _) = number(after(line.get(close + 1..)?.strip_prefix(b" ")?, 9 - 3)?)?;
+    u32::try_from(flags).ok()
+}
+
 /// What stands behind a field. What no such byte follows was cut, and is not a field.
 fn is_end(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n')

@@ -5,7 +5,6 @@ use pidigree::{Pid, Process, Signal, State, Tree};
 use crate::args;
 use crate::ends::{Ends, Style};
 use crate::failure::{self, Code, Failure};
-use crate::sys;
 use crate::target::{Found, Target};
 use crate::trees::Trees;
 
@@ -68,7 +67,7 @@ fn kill_one(target: &Target, args: &args::Kill, wait: &mut Wait) -> Result<Outco
     if pid == Pid::current() {
         return Err(Failure::new(format!("process {pid} is this command itself")));
     }
-    if is_kernel_thread(&process) {
+    if process.is_kernel_thread()? {
         return Err(Failure::new(format!("process {pid} is a kernel thread, which takes no signals")));
     }
     if process.state()? == State::Zombie {
@@ -97,9 +96,4 @@ fn kill_tree(root: &Process, signal: Signal, wait: &mut Wait) -> Result<(), pidi
         trees.add(tree);
     }
     Ok(())
-}
-
-/// What is read by PID is believed only if the process was there all the time.
-fn is_kernel_thread(process: &Process) -> bool {
-    sys::details(process.pid()).kernel && matches!(process.state(), Ok(State::Running))
 }

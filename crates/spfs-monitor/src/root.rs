@@ -5,7 +5,6 @@ use std::str::FromStr;
 use pidigree::{Identity, Pid, Process, Sameness, State};
 
 use crate::failure::Failure;
-use crate::sys;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +45,7 @@ impl Asked {
             }
             State::Gone => return Err(cannot(process.pid(), "it has ended")),
         }
-        match sys::never_ends(&process)? {
+        match never_ends(&process)? {
             Some(why) => Err(cannot(process.pid(), why)),
             None => Ok(process),
         }
@@ -82,4 +81,14 @@ impl FromStr for Root {
             if text.contains(':') { text.parse().map(Root::Token) } else { text.parse().map(Root::Pid) };
         parsed.map_err(|error: pidigree::Error| error.to_string())
     }
+}
+
+/// Why a process is never the root of a runtime.
+fn never_ends(root: &Process) -> pidigree::Result<Option<&'static str>> {
+    // Not by whom it is borne: the kernel gives this number to nobody else.
+    if root.pid().get() == 1 {
+        return Ok(Some("it is the first process, with which everything else ends, too"));
+    }
+    let kernel = root.is_kernel_thread()?;
+    Ok(kernel.then_some("it is a thread of the kernel, and starts nothing of a runtime"))
 }

@@ -38,6 +38,7 @@ fn stat_of_every_thread_is_read_as_procfs_reads_it() {
         let code = proc_stat::exit_code(&line).unwrap_or_else(|| panic!("{}", line.escape_ascii()));
         assert_eq!((stat, code), expected::by_procfs(&line));
         assert_eq!(stat.pid, tid);
+        assert_eq!(proc_stat::flags(&line), Some(expected::flags_by_procfs(&line)));
         check::proc_stat(&line);
     }
 }

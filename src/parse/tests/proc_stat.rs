@@ -104,6 +104,10 @@ pub(super) fn by_procfs(line: &[u8]) -> (ProcStat, i32) {
     (read, stat.exit_code.unwrap())
 }
 
+pub(super) fn flags_by_procfs(line: &[u8]) -> u32 {
+    Stat::from_read(line).unwrap().flags
+}
+
 proptest! {
     #[test]
     fn what_was_printed_is_read_under_any_name(line in line()) {

@@ -13,6 +13,9 @@ use crate::sys::backend::handle::{Handle, Kind};
 use crate::sys::backend::procfs::{self, ProcPath};
 use crate::sys::backend::table::list;
 
+/// `include/linux/sched.h`
+const PF_KTHREAD: u32 = 0x0020_0000;
+
 impl Handle {
     /// The name of what it runs: the first 15 bytes of the file's, unless it has given itself another one.
     pub(crate) fn name(&self) -> Result<String> {
@@ -21,6 +24,16 @@ impl Handle {
         let (_, line) = self.stat_line(TRIED, &mut buffer)?;
         let name = proc_stat::name(line).unwrap_or_default();
         Ok(String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Whether it is a thread of the kernel's own. (Not by its parent: the programs that the kernel starts have the same.)
+    pub(crate) fn is_kernel_thread(&self) -> Result<bool> {
+        const TRIED: &str = "read the flags of process";
+        let mut buffer = [0; 1280];
+        let (_, line) = self.stat_line(TRIED, &mut buffer)?;
+        let flags = proc_stat::flags(line)
+            .ok_or_else(|| Error::malformed(self.pid(), TRIED, "/proc/PID/stat has no field 9"))?;
+        Ok(flags & PF_KTHREAD != 0)
     }
 
     /// The inode number of its mount namespace. Denied for processes that we may not ptrace; a zombie has none, which is

@@ -98,6 +98,11 @@ impl<K: Kernel> Handle<K> {
         Ok(String::from_utf8_lossy(name).into_owned())
     }
 
+    /// The kernel's threads have no PIDs; its task, which is process 0, no `Pid`.
+    pub(crate) fn is_kernel_thread(&self) -> Result<bool> {
+        self.look("look at process").map(|_| false)
+    }
+
     pub(crate) fn state(&self) -> Result<State> {
         match self.look("look at process") {
             Ok(seen) if seen.info.has_ended() => Ok(State::Zombie),

@@ -28,9 +28,7 @@ use nix::libc::{self, c_int};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::ForkResult;
-use pidigree::{Pid, Process};
-
-pub(crate) use backend::is_the_kernels;
+use pidigree::Pid;
 
 /// Who a process is after [`detach`].
 #[derive(Debug)]
@@ -241,14 +239,4 @@ fn ask_and_wait(socket: RawFd) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
-}
-
-/// Why a process is never the root of a runtime.
-pub(crate) fn never_ends(root: &Process) -> pidigree::Result<Option<&'static str>> {
-    // Not by whom it is borne: the kernel gives this number to nobody else.
-    if root.pid().get() == 1 {
-        return Ok(Some("it is the first process, with which everything else ends, too"));
-    }
-    let kernel = is_the_kernels(root)?;
-    Ok(kernel.then_some("it is a thread of the kernel, and starts nothing of a runtime"))
 }

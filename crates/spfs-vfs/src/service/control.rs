@@ -17,9 +17,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info, warn};
 
+use super::fault;
 use super::mountpoint::Mountpoint;
 use super::peers::Caller;
-use super::{fault, sys};
 use crate::failure::status_of;
 use crate::proto::fuse_server::Fuse;
 use crate::proto::{
@@ -189,7 +189,7 @@ fn pin(root: &Identity) -> Result<Process, Status> {
     if process.state().map_err(|error| status_of(&error))? != State::Running {
         return Err(Status::failed_precondition(format!("process {} has ended", root.pid())));
     }
-    if sys::is_kernel_thread(&process) {
+    if process.is_kernel_thread().map_err(|error| status_of(&error))? {
         return Err(Status::invalid_argument(format!(
             "process {} is a thread of the kernel's own, which never looks at a mount",
             root.pid()

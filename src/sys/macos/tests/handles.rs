@@ -13,6 +13,7 @@ fn nobody_is_gone() {
     assert_eq!(handle.state().unwrap(), State::Gone);
     assert!(handle.ppid().unwrap_err().is_gone());
     assert!(handle.name().unwrap_err().is_gone());
+    assert!(handle.is_kernel_thread().unwrap_err().is_gone());
     assert!(handle.signal(9).unwrap_err().is_gone());
 }
 
@@ -92,6 +93,7 @@ fn exec_keeps_the_identity() {
     fake.act(Op::Exec(1));
     assert_eq!(open(&fake, root).unwrap().identity(true), handle.identity(true));
     assert_eq!(handle.name().unwrap(), "fake 2");
+    assert!(!handle.is_kernel_thread().unwrap());
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! Linux: what stands at a path, without going through it.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
@@ -10,12 +10,6 @@ use nix::fcntl::{AtFlags, OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::{Pid, getsid};
-use pidigree::Process;
-
-/// `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`: the only PID namespace with kernel threads in it.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// What is at a path.
 #[derive(Debug)]
@@ -75,22 +69,4 @@ fn clear_by_helper(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-}
-
-/// Whether this is a thread of the kernel's own, which looks at no file. They are in no session, and have no memory. A
-/// process has neither only when it has ended, or when the leader of its session is in an outer PID namespace.
-pub(in crate::service) fn is_kernel_thread(process: &Process) -> bool {
-    let Ok(raw) = i32::try_from(process.pid().get()) else {
-        return false;
-    };
-    if process.identity().pid_namespace() != Some(INITIAL_PID_NAMESPACE)
-        || getsid(Some(Pid::from_raw(raw))) != Ok(Pid::from_raw(0))
-    {
-        return false;
-    }
-    let mut byte = [0];
-    let remote = [RemoteIoVec { base: 0, len: 1 }];
-    let read = process_vm_readv(Pid::from_raw(raw), &mut [IoSliceMut::new(&mut byte)], &remote);
-    // That was asked by PID, so what it says counts only if the PID is still the process's
-    read == Err(Errno::ESRCH) && matches!(process.state(), Ok(pidigree::State::Running))
 }

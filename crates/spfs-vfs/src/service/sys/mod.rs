@@ -1,6 +1,6 @@
 //! What the service needs of the operating system beyond what `nix` does safely and everywhere.
 //!
-//! A backend provides `look`, `clear`, `abandon` and `is_kernel_thread`.
+//! A backend provides `look`, `clear` and `abandon`.
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -12,5 +12,5 @@ mod backend;
 
 mod detach;
 
-pub(super) use backend::{Standing, abandon, clear, is_kernel_thread, look};
+pub(super) use backend::{Standing, abandon, clear, look};
 pub(super) use detach::{Fork, close_inherited, die_of, fork};

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use pidigree::Process;
 
 /// What is at a path.
 #[derive(Debug)]
@@ -31,9 +30,4 @@ pub(in crate::service) fn clear(_pin: &OwnedFd, path: &Path) -> io::Result<()> {
 
 pub(in crate::service) fn abandon(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, format!("{} cannot be unmounted here", path.display())))
-}
-
-/// They have no PIDs there.
-pub(in crate::service) fn is_kernel_thread(_process: &Process) -> bool {
-    false
 }
