@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Caller, Pid, Process, Result, Router, Tree};
-use pidigree_testkit::{DEADLINE, Family, eventually};
+use pidigree_testkit::{DEADLINE, Family};
 
 /// A member that has said its name, pinned.
 fn process(family: &Family, name: &str) -> Process {
@@ -345,7 +345,7 @@ fn a_thread_has_the_route_of_its_process() {
     }
     family.poke(worker.pid);
     family.fact("over");
-    eventually("the thread has ended", || router.resolve(caller).is_err().then_some(()));
+    pidigree_testkit::eventually("the thread has ended", || router.resolve(caller).is_err().then_some(()));
     assert!(router.resolve(caller).unwrap_err().is_gone());
     gets(&router, &family, "of-worker", Some("kid"));
 }
