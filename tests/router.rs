@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::pid;
-use pidigree::{Caller, Pid, Process, Result, Router, Tree};
+use pidigree::{Caller, Pid, Process, Result, Router, State, Tree};
 use pidigree_testkit::{DEADLINE, Family, eventually};
 
 /// A member that has said its name, pinned.
@@ -27,6 +27,13 @@ fn resolve<V: Copy>(router: &Router<V>, caller: Caller) -> Result<Option<V>> {
             answer => return Ok(answer?.map(|value| *value)),
         }
     }
+}
+
+/// Its `await` goes on, it ends, and its parent reaps it.
+fn poke_and_wait_until_reaped(family: &Family, name: &str) {
+    let process = process(family, name);
+    family.poke(process.pid().get());
+    eventually("it is reaped", || (process.state().unwrap() == State::Gone).then_some(()));
 }
 
 #[track_caller]
@@ -98,8 +105,7 @@ fn orphans_and_daemons_keep_their_route() {
     for name in ["kid", "daemon", "inner"] {
         gets(&router, &family, name, Some("inner"));
     }
-    family.poke(family.fact("inner").pid);
-    family.wait_gone(family.fact("inner").pid);
+    poke_and_wait_until_reaped(&family, "inner");
     // They are children of the outer root now, which adopts orphans, and what they start is, too.
     for name in ["kid", "daemon"] {
         assert_eq!(pidigree::parent_of(pid(family.fact(name).pid)).unwrap(), Some(outer.pid()), "{name}");
@@ -129,8 +135,7 @@ fn an_outer_route_that_comes_later_is_outer_to_the_orphans_of_an_inner_one() {
     family.fact("outer");
     router.insert(&process(&family, "inner"), "inner").unwrap();
     gets(&router, &family, "kid", Some("inner"));
-    family.poke(family.fact("inner").pid);
-    family.wait_gone(family.fact("inner").pid);
+    poke_and_wait_until_reaped(&family, "inner");
     // The orphan is its child by now.
     router.insert(&process(&family, "outer"), "outer").unwrap();
     gets(&router, &family, "kid", Some("inner"));

@@ -16,8 +16,6 @@ use crate::sys;
 #[derive(Debug)]
 pub(super) struct Cache<V> {
     shards: Box<[Line<V>]>,
-    /// How many descriptors each shard may hold.
-    room: usize,
     /// What was found out before this was counted up is worth nothing.
     generation: AtomicU64,
     /// Counted up by every change of the routes.
@@ -27,7 +25,11 @@ pub(super) struct Cache<V> {
 /// On a cache line of its own, whatever the processor fetches beside it.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Line<V>(RwLock<Shard<V>>);
+struct Line<V> {
+    shard: RwLock<Shard<V>>,
+    /// How many descriptors it may hold.
+    room: usize,
+}
 
 #[derive(Debug)]
 struct Shard<V> {
@@ -76,10 +78,12 @@ impl<V> Cache<V> {
     /// For so many descriptors.
     pub(super) fn new(budget: usize) -> Cache<V> {
         let shards = budget.clamp(1, SHARDS);
-        let line = || Line(RwLock::new(Shard { entries: HashMap::default(), queue: VecDeque::new() }));
+        let line = |index: usize| Line {
+            shard: RwLock::new(Shard { entries: HashMap::default(), queue: VecDeque::new() }),
+            room: budget / shards + usize::from(index < budget % shards),
+        };
         Cache {
-            shards: std::iter::repeat_with(line).take(shards).collect(),
-            room: budget / shards,
+            shards: (0..shards).map(line).collect(),
             generation: AtomicU64::new(0),
             changes: AtomicU64::new(0),
         }
@@ -117,13 +121,14 @@ impl<V> Cache<V> {
 
     /// Keeps what was found out at that moment.
     pub(super) fn keep(&self, number: Pid, pin: Pin, value: Option<(u64, Arc<V>)>, found: Moment) {
-        if self.room == 0 {
+        let line = self.shard(number);
+        if line.room == 0 {
             return;
         }
         let entry = Entry { pin, generation: found.generation, value, used: AtomicBool::new(false) };
         // Whatever is dropped may have something to say to us: not under the lock.
         let mut dropped = Vec::new();
-        let mut shard = self.shard(number).write();
+        let mut shard = line.write();
         // Whoever changes the routes counts first, and then takes out what is not to stay.
         if self.changes.load(Ordering::SeqCst) != found.changes {
             drop(shard);
@@ -133,7 +138,7 @@ impl<V> Cache<V> {
             Some(before) => dropped.push(before),
             None => shard.queue.push_back(number),
         }
-        shard.sweep(number, self.room, &mut dropped);
+        shard.sweep(number, line.room, &mut dropped);
         drop(shard);
     }
 
@@ -191,11 +196,11 @@ impl<V> Cache<V> {
 
 impl<V> Line<V> {
     fn read(&self) -> RwLockReadGuard<'_, Shard<V>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.shard.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Shard<V>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.shard.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

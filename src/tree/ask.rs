@@ -337,14 +337,25 @@ impl Follow {
         self.lineage.knows(pid) && self.lineage.suspects().any(|suspect| suspect.pid() == pid)
     }
 
+    /// The end of one who is known can be missing.
     fn is_short_of_news(&self) -> bool {
-        self.untracked || self.lineage.is_lost()
+        self.lineage.is_lost() || self.untracked && !self.walked
+    }
+
+    /// A member can be unknown.
+    fn may_lack_members(&self) -> bool {
+        match self.lineage.missing_since() {
+            None => self.untracked && !self.walked,
+            // Everybody who is linked to the root is known, if that much has been done, and nobody else is owed.
+            Some(u64::MAX) => !self.walked,
+            Some(_) => true,
+        }
     }
 
     /// Where a process makes itself known by its fork, or by a scan.
     fn standing_by_what_is_told(&self, known: Option<bool>, question: &mut Question<'_>) -> Result<Standing> {
         let pid = question.pid();
-        let is_told = if self.is_polled() { self.proven > question.asked } else { !self.is_short_of_news() };
+        let is_told = if self.is_polled() { self.proven > question.asked } else { !self.may_lack_members() };
         // Of one that had its PID before.
         let is_outdated = known == Some(false) || known.is_none() && self.lineage.member(pid).is_some();
         if !is_told || is_outdated || self.is_suspect(pid) {
