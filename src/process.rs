@@ -290,28 +290,42 @@ impl Process {
     ///
     /// proc_tid_children(5)
     pub fn children(&self) -> Result<Vec<Process>> {
-        self.children_listed().map(|(children, _)| children)
+        let listed = self.listed_children()?;
+        let mut children = Vec::with_capacity(listed.len());
+        for pid in listed {
+            children.extend(self.open_child(pid)?);
+        }
+        self.must_not_be_reaped()?;
+        Ok(children)
     }
 
-    /// And whether all that were listed are among them: none was reaped, or lost this parent, meanwhile.
-    pub(crate) fn children_listed(&self) -> Result<(Vec<Process>, bool)> {
-        let listed = sys::children_of(&self.handle)?;
-        let mut children = Vec::with_capacity(listed.len());
-        let count = listed.len();
-        for pid in listed {
-            match Process::open(pid).and_then(|child| child.handle.ppid().map(|ppid| (child, ppid))) {
-                Ok((child, ppid)) if ppid == Some(self.pid()) => children.push(child),
-                Ok(_) => {}
-                Err(error) if error.is_gone() || error.is_thread() => {}
-                Err(error) => return Err(error),
-            }
+    /// Those that are listed as children, each to be pinned by [`child`](Process::child) when its turn comes: there can be more than
+    /// there are descriptors.
+    pub(crate) fn listed_children(&self) -> Result<Vec<Pid>> {
+        sys::children_of(&self.handle)
+    }
+
+    /// The child that has this PID, pinned and verified; `None` if it is none (any more).
+    pub(crate) fn child(&self, pid: Pid) -> Result<Option<Process>> {
+        let child = self.open_child(pid)?;
+        self.must_not_be_reaped()?;
+        Ok(child)
+    }
+
+    /// Verified if this process is not reaped after that: then it had its PID when the child named it.
+    fn open_child(&self, pid: Pid) -> Result<Option<Process>> {
+        match Process::open(pid).and_then(|child| child.handle.ppid().map(|ppid| (child, ppid))) {
+            Ok((child, ppid)) => Ok((ppid == Some(self.pid())).then_some(child)),
+            Err(error) if error.is_gone() || error.is_thread() => Ok(None),
+            Err(error) => Err(error),
         }
-        // Unreaped now, this process had its PID when the children named it.
+    }
+
+    fn must_not_be_reaped(&self) -> Result<()> {
         if self.handle.is_reaped()? {
             return Err(Error::gone(self.pid(), "list the children of process"));
         }
-        let whole = children.len() == count;
-        Ok((children, whole))
+        Ok(())
     }
 
     /// Returns the children, their children, and so on, pinned and verified; parents before their children.

@@ -71,19 +71,30 @@ impl Inner {
                 let ended = Input::Ended { pid: member.pid(), status: ExitStatus::Unknown };
                 self.step(key, ended, sys::monotonic());
             }
-            let listed =
-                match process.map(|process| process.children_listed().map(|listed| (process, listed))) {
-                    Some(Ok((process, listed))) if process.state()? == State::Running => listed,
-                    Some(Err(error)) if !error.is_gone() => return Err(error),
+            let listed = match process {
+                Some(process) => match process.listed_children() {
+                    Ok(listed) if process.state()? == State::Running => Some((process, listed)),
+                    Err(error) if !error.is_gone() => return Err(error),
+                    _ => None,
+                },
+                None => None,
+            };
+            let Some((process, listed)) = listed else {
+                whole = false;
+                continue;
+            };
+            // What was told before they were listed is not to be overtaken.
+            self.take_notices();
+            for pid in listed {
+                let child = match process.child(pid) {
+                    Ok(Some(child)) => child,
+                    Err(error) if !error.is_gone() => return Err(error),
+                    // Reaped, or handed to another one.
                     _ => {
                         whole = false;
                         continue;
                     }
                 };
-            // What was told before they were listed is not to be overtaken.
-            self.take_notices();
-            whole &= listed.1;
-            for child in listed.0 {
                 let was_known = self.tree(key).lineage.member(child.pid()).is_some();
                 self.found(key, std::slice::from_ref(&child))?;
                 let lineage = &self.tree(key).lineage;
@@ -112,8 +123,8 @@ pub(super) fn beside(root: Pid, above: &[Process]) -> Result<Vec<Identity>> {
     let mut beside = Vec::new();
     let first = Pid::new(1).filter(|first| *first != root).and_then(|first| Process::open(first).ok());
     for parent in above.iter().chain(&first) {
-        match parent.children() {
-            Ok(children) => beside.extend(children.iter().map(|child| *child.identity())),
+        match children_of(parent) {
+            Ok(children) => beside.extend(children),
             Err(error) if error.is_gone() || error.is_denied() => {}
             Err(error) => return Err(error),
         }
@@ -131,8 +142,7 @@ pub(super) fn around(above: &[Pid]) -> Vec<Identity> {
     let parents: BTreeSet<Pid> = parents.collect();
     let list = || -> Vec<Identity> {
         let opened = parents.iter().filter_map(|parent| Process::open(*parent).ok());
-        let children = opened.flat_map(|parent| parent.children().unwrap_or_default());
-        children.map(|child| *child.identity()).collect()
+        opened.flat_map(|parent| children_of(&parent).unwrap_or_default()).collect()
     };
     let listed = list();
     if listed.iter().all(|one| one.unique.is_some() || one.settled) {
@@ -140,4 +150,13 @@ pub(super) fn around(above: &[Pid]) -> Vec<Identity> {
     }
     std::thread::sleep(sys::TICK);
     list()
+}
+
+/// One descriptor at a time: they are other people's, and can be more than we may have open.
+fn children_of(parent: &Process) -> Result<Vec<Identity>> {
+    let mut children = Vec::new();
+    for pid in parent.listed_children()? {
+        children.extend(parent.child(pid)?.map(|child| *child.identity()));
+    }
+    Ok(children)
 }
