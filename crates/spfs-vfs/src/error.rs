@@ -32,7 +32,6 @@ impl Error {
         Error(Box::new(Inner::Busy { path: path.to_owned(), reason }))
     }
 
-    #[cfg_attr(not(target_vendor = "apple"), expect(dead_code, reason = "everything can be mounted here"))]
     pub(crate) fn unsupported(reason: &'static str) -> Error {
         Error(Box::new(Inner::Unsupported { reason }))
     }
