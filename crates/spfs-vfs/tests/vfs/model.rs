@@ -140,8 +140,8 @@ fn a_view_is_its_layers_unpacked_from_the_lowest() {
     let place = Place::new();
     let me = Process::current().unwrap();
     // As in a service, where this is not the last tree each time
-    let (other, layer) = (Shell::new(), place.layer("other", &[("file", "x")]));
-    place.add(&other.process(), &layer);
+    let (other, its) = (Shell::new(), place.layer("other", &[("file", "x")]));
+    place.add(&other.process(), &its);
     let cases = std::cell::Cell::new(0);
     proptest!(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) }, |(stack in prop::collection::vec(layer(), 1..5))| {
         cases.set(cases.get() + 1);
