@@ -11,7 +11,6 @@
 
 #[cfg_attr(target_vendor = "apple", expect(dead_code, reason = "nothing is mounted there yet"))]
 mod error;
-#[cfg_attr(target_vendor = "apple", expect(dead_code, reason = "nothing is mounted there yet"))]
 pub mod layers;
 #[cfg_attr(target_vendor = "apple", expect(dead_code, reason = "nothing is mounted there yet"))]
 pub mod mount;
