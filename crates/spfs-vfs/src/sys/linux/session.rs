@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::statvfs;
 
 use super::answers::{Answers, VIEWS};
 use super::filesystem::Requests;
@@ -274,11 +275,12 @@ fn make_room(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks a mount about its root; `None` if it does not answer in time.
+/// Asks a mount about its space, which the kernel never answers for it, as it does about a root that it remembers; `None` if there is no
+/// answer in time.
 fn ask(path: PathBuf) -> Option<io::Result<()>> {
     let (told, answer) = mpsc::channel();
     let asking = std::thread::Builder::new().name("spfs-ask".to_owned()).spawn(move || {
-        let _ = told.send(std::fs::metadata(path).map(drop));
+        let _ = told.send(statvfs(&path).map(drop).map_err(io::Error::from));
     });
     match asking {
         Ok(_) => answer.recv_timeout(PATIENCE).ok(),
