@@ -3,7 +3,6 @@
 //!
 //! For `scripts/bench-table` there are lines of two more kinds: how many requests the kernel made, and a latency by its
 //! percentiles.
-#![cfg_attr(not(target_os = "linux"), expect(unused, reason = "nothing can be mounted elsewhere yet"))]
 
 #[path = "../../../benches/common/judge.rs"]
 #[expect(dead_code, reason = "each benchmark takes its part of it")]

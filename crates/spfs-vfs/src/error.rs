@@ -27,12 +27,10 @@ impl Error {
         Error(Box::new(Inner::Path { tried, path: path.to_owned(), source }))
     }
 
-    #[cfg_attr(target_vendor = "apple", expect(dead_code, reason = "nothing is mounted there yet"))]
     pub(crate) fn busy(path: &Path, reason: &'static str) -> Error {
         Error(Box::new(Inner::Busy { path: path.to_owned(), reason }))
     }
 
-    #[cfg_attr(not(target_vendor = "apple"), expect(dead_code, reason = "everything can be mounted here"))]
     pub(crate) fn unsupported(reason: &'static str) -> Error {
         Error(Box::new(Inner::Unsupported { reason }))
     }

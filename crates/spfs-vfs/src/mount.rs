@@ -110,7 +110,6 @@ impl fmt::Debug for Mount {
 }
 
 /// What a mount shows.
-#[cfg_attr(target_vendor = "apple", expect(dead_code, reason = "nothing is mounted there yet"))]
 pub(crate) enum Shown {
     /// `self` and `views`.
     Views(Views),
@@ -125,7 +124,6 @@ pub struct Ended(Arc<OwnedFd>);
 
 impl Ended {
     /// The writing end is to be dropped at the end.
-    #[cfg_attr(target_vendor = "apple", expect(dead_code, reason = "nothing is mounted there yet"))]
     pub(crate) fn pair() -> io::Result<(Ended, io::PipeWriter)> {
         let (read, write) = io::pipe()?;
         Ok((Ended(Arc::new(read.into())), write))

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::Open;
 use crate::Error;
@@ -26,7 +26,9 @@ pub(crate) fn open_beneath(root: BorrowedFd<'_>, path: &Path, how: Open) -> io::
     let walk = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let last = match how {
         // There is no O_PATH: what cannot be opened for reading cannot be asked about
-        Open::Node => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_SYMLINK | OFlag::O_CLOEXEC,
+        Open::Node => {
+            OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::from_bits_retain(libc::O_SYMLINK) | OFlag::O_CLOEXEC
+        }
         Open::Directory | Open::Listing => walk,
         Open::File => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
     };
@@ -65,7 +67,7 @@ fn translate(stat: &FileStat) -> io::Result<Attributes> {
         SFlag::S_IFBLK => Kind::BlockDevice,
         _ => return Err(Errno::EIO.into()),
     };
-    let rdev = (major(stat.st_rdev), minor(stat.st_rdev));
+    let rdev = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
     Ok(Attributes {
         dev: u64::from(stat.st_dev.unsigned_abs()),
         ino: stat.st_ino,

@@ -8,6 +8,7 @@
 //! - [`raise_file_limit`].
 
 #[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "extended attributes are read by calls that no crate wraps")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use pidigree::{Process, State};
 use pidigree_testkit::{eventually, is_root, require};
 
-use crate::common::{Place, Shell, again, rounds, words};
+use crate::common::{Place, Shell, alone, rounds, words};
 
 #[test]
 fn the_end_of_a_tree_is_the_end_of_its_view() {
@@ -85,8 +85,12 @@ fn what_holds_a_view_that_is_gone_gets_errors_and_never_another_view() {
         .into();
 
     place.views.remove(me.identity()).unwrap().unwrap();
+    // That there is no view of the next number is not remembered
+    let next = place.at.join(format!("views/{}", id.get() + 1));
+    assert_eq!(fs::metadata(&next).unwrap_err().kind(), std::io::ErrorKind::NotFound);
     let again = place.add(&me, &new);
-    assert_ne!(id, again);
+    assert_eq!(again.get(), id.get() + 1);
+    fs::metadata(&next).unwrap();
     let stale = |error: std::io::Error| {
         matches!(Errno::from_raw(error.raw_os_error().unwrap()), Errno::ESTALE | Errno::ENOENT)
     };
@@ -114,14 +118,7 @@ fn a_thousand_views_leave_nothing_behind() {
     require!(is_root(), "needs root to mount");
     if words().is_none() {
         // In a process of its own: others open and allocate meanwhile
-        let output =
-            again("comings::a_thousand_views_leave_nothing_behind", &["alone".as_ref()]).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "{text}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        alone("comings::a_thousand_views_leave_nothing_behind");
         return;
     }
     let place = Place::new();
@@ -153,7 +150,8 @@ fn a_thousand_views_leave_nothing_behind() {
     }
     let after = settled();
     println!("descriptors and KiB: {before:?} before, {after:?} after {rounds}");
-    assert_eq!(after.0, before.0, "descriptors");
+    // The router holds some callers that have ended, until others come; one a view would be far more
+    assert!(after.0 <= before.0 + 128, "descriptors: {before:?} before, {after:?} after {rounds}");
     // A kilobyte a view would be lost noise in the second, and is not in this
     assert!(after.1 <= before.1 + 1024, "KiB of memory: {before:?} before, {after:?} after {rounds}");
 }

@@ -200,6 +200,14 @@ pub(crate) fn again(test: &str, words: &[&OsStr]) -> Command {
     command
 }
 
+/// Runs a test in a process of its own, where it finds [`words`].
+pub(crate) fn alone(test: &str) {
+    let output = again(test, &["alone".as_ref()]).output().expect("the test runs again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
 const WORDS: &str = "SPFS_VFS_TEST_WORD";
 
 /// The words that this process was started with by [`again`]; `None` for one that tests.

@@ -9,7 +9,7 @@ use pidigree::Process;
 use pidigree_testkit::{is_root, require};
 use proptest::prelude::*;
 
-use crate::common::{Place, ROOT};
+use crate::common::{Place, ROOT, Shell};
 
 /// What a path is, in a layer or in a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +139,9 @@ fn a_view_is_its_layers_unpacked_from_the_lowest() {
     require!(is_root(), "needs root to mount");
     let place = Place::new();
     let me = Process::current().unwrap();
+    // As in a service, where this is not the last tree each time
+    let (other, its) = (Shell::new(), place.layer("other", &[("file", "x")]));
+    place.add(&other.process(), &its);
     let cases = std::cell::Cell::new(0);
     proptest!(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) }, |(stack in prop::collection::vec(layer(), 1..5))| {
         cases.set(cases.get() + 1);

@@ -40,6 +40,10 @@ pub(super) const NOT: Duration = Duration::ZERO;
 const TRIES: u32 = 24;
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A name for tests of what becomes of a panic.
+#[cfg(test)]
+pub(super) const PANICS: &str = "panic on purpose";
+
 const NAME_MAX: usize = 255;
 
 /// What is asked about.
@@ -133,6 +137,8 @@ impl Answers {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG.into());
         }
+        #[cfg(test)]
+        assert!(name != PANICS, "on purpose");
         match parent {
             Target::Root if name == SELF_NAME => Ok(Answer::Here(self.own(SELF))),
             Target::Root if name == VIEWS_NAME => Ok(Answer::Here(self.own(VIEWS))),

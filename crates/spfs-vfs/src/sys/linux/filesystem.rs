@@ -41,6 +41,7 @@ fn guarded(what: &'static str, answer: impl FnOnce()) {
 /// Sends what an answer says, or its error.
 macro_rules! answer {
     ($self:ident, $what:literal, $reply:ident, $answer:expr, |$value:pat_param| $send:expr) => {
+        $self.0.count();
         guarded($what, move || match attempt(|| $answer) {
             Ok($value) => $send,
             Err(error) => $reply.error(errno(&error)),

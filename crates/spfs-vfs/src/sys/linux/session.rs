@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::statvfs;
 
 use super::answers::{Answers, VIEWS};
 use super::filesystem::Requests;
@@ -24,6 +25,8 @@ use crate::views::{Audience, ViewId};
 
 /// What mountinfo names as our source: so a later service knows what an earlier one left.
 const SOURCE: &str = "spfs";
+
+const DEVICE: &str = "/dev/fuse";
 
 /// How long a mount may take to say that it is alive, or its threads to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,6 +54,11 @@ impl Session {
         let requests = Arc::new(AtomicU64::new(0));
         let answers =
             Answers::new(shown, requests.clone()).map_err(|error| Error::system("read the layers", error))?;
+        if !Path::new(DEVICE).exists() {
+            let reason =
+                "there is no /dev/fuse here: load the module (modprobe fuse), or run where FUSE is allowed";
+            return Err(Error::unsupported(reason));
+        }
         let (ended, end) = Ended::pair().map_err(|error| Error::system("make a pipe", error))?;
         let (device, mounted) = Mounted::new(path.clone(), options.allow_other)
             .map_err(|error| Error::path("mount at", &path, error))?;
@@ -111,12 +119,15 @@ impl Session {
     }
 
     pub(crate) fn finish(&self) -> io::Result<()> {
-        let runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(runner) = runner else { return Ok(()) };
+        let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        if runner.is_none() {
+            return Ok(());
+        }
         // What has ended took its mount along
         if !self.ended.wait(Some(Duration::ZERO)) {
             self.mounted.detach()?;
         }
+        let Some(runner) = runner.take() else { return Ok(()) };
         if self.ended.wait(Some(PATIENCE)) {
             let _ = runner.join();
         } else {
@@ -164,10 +175,7 @@ struct Mounted {
 
 impl Mounted {
     fn new(path: PathBuf, allow_other: bool) -> io::Result<(OwnedFd, Mounted)> {
-        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let device = nix::fcntl::open("/dev/fuse", flags, Mode::empty()).map_err(|error| {
-            io::Error::new(io::Error::from(error).kind(), format!("cannot open /dev/fuse: {error}"))
-        })?;
+        let device = nix::fcntl::open(DEVICE, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
         let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
         let mut data = format!(
             "fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions",
@@ -267,11 +275,12 @@ fn make_room(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks a mount about its root; `None` if it does not answer in time.
+/// Asks a mount about its space, which the kernel never answers for it, as it does about a root that it remembers; `None` if there is no
+/// answer in time.
 fn ask(path: PathBuf) -> Option<io::Result<()>> {
     let (told, answer) = mpsc::channel();
     let asking = std::thread::Builder::new().name("spfs-ask".to_owned()).spawn(move || {
-        let _ = told.send(std::fs::metadata(path).map(drop));
+        let _ = told.send(statvfs(&path).map(drop).map_err(io::Error::from));
     });
     match asking {
         Ok(_) => answer.recv_timeout(PATIENCE).ok(),
@@ -286,5 +295,29 @@ pub(crate) fn raise_file_limit() {
     });
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Mount, MountOptions};
+    use pidigree_testkit::{is_root, require};
+
+    #[test]
+    fn a_panic_in_a_request_is_an_error_for_its_caller_alone() {
+        require!(is_root(), "needs root to mount");
+        let folder = tempfile::tempdir().unwrap();
+        let (layer, at) = (folder.path().join("layer"), folder.path().join("at"));
+        std::fs::create_dir(&layer).unwrap();
+        std::fs::create_dir(&at).unwrap();
+        std::fs::write(layer.join("file"), "text").unwrap();
+        let mount = Mount::of_layers(&at, &[layer], MountOptions::default()).unwrap();
+        // More often than there are threads
+        for _ in 0..20 {
+            let error = std::fs::metadata(at.join(super::super::answers::PANICS)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        }
+        assert_eq!(std::fs::read_to_string(at.join("file")).unwrap(), "text");
+        mount.unmount().unwrap();
     }
 }
