@@ -41,7 +41,7 @@ this process, which prints a line with `ready` and logs to standard error. RUST_
 A socket and a mount that a killed service has left behind are replaced. Views are not remembered: each has to be mounted \
 again. SIGTERM, SIGINT, SIGHUP and SIGQUIT unmount and end it, as does `spfs-fuse stop`.
 
-Others than root need fusermount3, and are the only ones who can look into the mount then.
+It takes root to mount.
 
 JSON: mountpoint, socket, pid, token; when it is ready.
 

@@ -46,7 +46,7 @@ impl Mountpoint {
                 }
                 Standing::Dead(pin) => {
                     warn!("the program that was mounted at {at} has ended; its mount is taken away");
-                    sys::clear(&pin, &path).map_err(|error| {
+                    sys::clear(&pin).map_err(|error| {
                         Failure::error(format!(
                             "a dead mount stands at {at} and cannot be taken away: {error}"
                         ))

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::Command;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open};
@@ -43,30 +42,17 @@ pub(in crate::service) fn look(path: &Path) -> io::Result<Standing> {
 }
 
 /// Takes away the mount that was pinned, and no other: by now another service may have mounted at the same path.
-pub(in crate::service) fn clear(pin: &OwnedFd, path: &Path) -> io::Result<()> {
+pub(in crate::service) fn clear(pin: &OwnedFd) -> io::Result<()> {
     let pinned = format!("/proc/self/fd/{}", pin.as_fd().as_raw_fd());
     match umount2(pinned.as_str(), MntFlags::MNT_DETACH) {
         Ok(()) => Ok(()),
         // It has been taken away meanwhile
         Err(Errno::EINVAL) => Ok(()),
-        Err(Errno::EPERM) => clear_by_helper(path),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Takes away whatever is mounted at a path that is locked by us, without asking it.
 pub(in crate::service) fn abandon(path: &Path) -> io::Result<()> {
-    match umount2(path, MntFlags::MNT_DETACH) {
-        Err(Errno::EPERM) => clear_by_helper(path),
-        outcome => Ok(outcome?),
-    }
-}
-
-/// Users who may not unmount have a helper with the right to take away their own mounts.
-fn clear_by_helper(path: &Path) -> io::Result<()> {
-    let output = Command::new("fusermount3").arg("-uz").arg("--").arg(path).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    Ok(umount2(path, MntFlags::MNT_DETACH)?)
 }

@@ -24,8 +24,8 @@ pub(in crate::service) fn look(path: &Path) -> io::Result<Standing> {
     Ok(Standing::Free(open(path, flags, Mode::empty())?))
 }
 
-pub(in crate::service) fn clear(_pin: &OwnedFd, path: &Path) -> io::Result<()> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, format!("{} cannot be unmounted here", path.display())))
+pub(in crate::service) fn clear(_pin: &OwnedFd) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "nothing can be unmounted here"))
 }
 
 pub(in crate::service) fn abandon(path: &Path) -> io::Result<()> {
