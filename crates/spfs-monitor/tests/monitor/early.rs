@@ -17,6 +17,14 @@ fn outlived_by(member: &str, runtime: &Runtime, family: &Family) {
     runtime.is_over(&monitor, family);
 }
 
+/// In a PID namespace of their own, one after the other. To a monitor that polls, other monitors that were started between its
+/// attaching and its first proven scan are suspects, and it is one to them: they would wait for each other.
+#[cfg(target_os = "linux")] // there are no PID namespaces elsewhere
+fn alone(test: &str, rounds: usize, round: impl Fn(usize)) {
+    require!(is_root(), "needs root, for a PID namespace");
+    pidigree_testkit::stage(test, &["in-ns", "pid,mount"], || (0..rounds).for_each(round));
+}
+
 /// E1.
 #[test]
 fn the_root_ends_first() {
@@ -116,8 +124,7 @@ fn an_error_is_no_end() {
 
     let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
     require!(strace.map_err(|error| error.to_string()), "needs strace, to have system calls fail");
-    // Each attaches to a process, which takes long, and then looks on for a while.
-    side_by_side(rounds(), |_| {
+    alone("early::an_error_is_no_end", rounds(), |_| {
         let runtime = Runtime::polled();
         let family = waiting("double-fork [ say left await ] exit 0");
         let monitor = runtime.watch(family.fact("root").pid);
@@ -161,7 +168,7 @@ fn orphans_of_ended_parents_stay() {
 #[cfg(target_os = "linux")] // there is no other way elsewhere
 #[test]
 fn a_monitor_that_polls_is_not_early_either() {
-    side_by_side(rounds().div_ceil(8).max(3), |round| {
+    alone("early::a_monitor_that_polls_is_not_early_either", rounds(), |round| {
         let (member, script) =
             [("left", early::ENDS_FIRST[1]), ("last", early::CHAIN[2]), ("deep", early::DEEP)][round % 3];
         outlived_by(member, &Runtime::polled(), &waiting(script));
