@@ -85,6 +85,7 @@ impl Runtime {
     }
 
     /// Whose monitor cannot have the kernel's word, and looks at the processes again and again.
+    #[cfg(target_os = "linux")] // elsewhere it does not poll
     pub(crate) fn polled() -> Runtime {
         let mut runtime = Runtime::new();
         let testkit = pidigree_testkit::binary().as_os_str().to_owned();

@@ -1,10 +1,13 @@
 //! Seven ways to clean up too early, each of which a monitor of this kind has been seen to go. Here: never.
 
+#[cfg(target_os = "linux")] // of the tests that only it has
 use std::process::Command;
 
 use pidigree_testkit::{Family, early, is_root, require};
 
-use crate::common::{PATIENCE, Public, Runtime, WHILE, begin, copy, pid, rounds, side_by_side, waiting};
+use crate::common::{PATIENCE, Public, Runtime, begin, rounds, side_by_side, waiting};
+#[cfg(target_os = "linux")] // of the tests that only it has
+use crate::common::{WHILE, copy, pid};
 
 /// This member outlives what others go by. Then it ends as well, and that is the end.
 #[track_caller]

@@ -9,9 +9,9 @@ use crate::common::{PATIENCE, Runtime, begin, waiting};
 fn a_signal_has_it_leave_and_the_next_one_goes_on() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut runtime = Runtime::new();
-        // Under nohup, so would the monitor.
-        #[cfg(target_os = "linux")] // env(1) of others has no such option
-        runtime.launcher.extend(["env", "--default-signal=HUP"].map(std::ffi::OsString::from));
+        // Under nohup it would be ignored. The env(1) of others has no such option.
+        let heard: &[&str] = if cfg!(target_os = "linux") { &["env", "--default-signal=HUP"] } else { &[] };
+        runtime.launcher.extend(heard.iter().map(Into::into));
         let family = waiting("say shell await");
         let first = runtime.watch(family.fact("root").pid);
         begin(&family);
