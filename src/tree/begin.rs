@@ -503,14 +503,17 @@ impl<'a> Begun<'a> {
     fn enter(&self, mut follow: Follow, threads: Option<u32>, lost: Option<u64>) -> Result<()> {
         let (key, root, fed) = (self.follower.key, follow.root.pid(), follow.fed);
         follow.root_joins();
-        // Only the tick that they started in tells them from others, and not even that for sure.
-        let is_young = |process: &Process| {
-            let identity = process.identity();
-            identity.unique.is_none() && !identity.settled
-        };
         if follow.root.unique.is_none() {
-            let listed = ancestry::ancestors_of(root)?;
-            follow.held.extend(ancestors(root, &listed).into_iter().filter(is_young));
+            // Only the tick that they started in tells them from others, and not even that for sure if they were first seen
+            // in it.
+            let is_young = |process: &Process| {
+                let identity = process.identity();
+                let was_young = follow.lineage.has_young_stranger(identity.pid());
+                identity.unique.is_none() && (was_young || !identity.settled)
+            };
+            let above = ancestors(root, &ancestry::ancestors_of(root)?);
+            let young: Vec<Process> = above.into_iter().filter(is_young).collect();
+            follow.held.extend(young);
         }
         let identity = follow.root;
         // No census can know more than that scan finds.

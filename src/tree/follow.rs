@@ -490,28 +490,36 @@ impl Follow {
         self.pins.get(&pid).map(|pin| &pin.process).or_else(held)
     }
 
-    /// Looks again at those that were last seen in the tick that they started in. Returns whether it is not over for some.
+    /// Looks again at those that were last seen in the tick that they started in: members, and strangers that are held.
+    /// Returns whether it is not over for some.
     pub(super) fn settle(&mut self) -> bool {
         let known = self.lineage.known();
         let young = |one: &&Identity| one.unique.is_none() && one.start.is_some() && !one.settled;
         let young: Vec<Identity> = known.filter(young).copied().collect();
         let mut left = false;
         for one in young {
-            let process = match self.pins.get(&one.pid()) {
-                Some(pin) => pin.process.clone(),
+            let seen = match self.pins.get(&one.pid()) {
+                Some(pin) => seen_again(&pin.process),
                 // Its end may be among what was lost, and another one have its PID.
-                None if self.lineage.is_lost() => continue,
-                None => match Process::open(one.pid()) {
-                    Ok(process) => process,
-                    Err(_) => continue,
-                },
+                None if self.lineage.is_lost() => None,
+                None => Process::open(one.pid()).ok().map(|process| process.handle.identity(true)),
             };
-            let seen = process.handle.identity(true);
+            let Some(seen) = seen else {
+                continue;
+            };
             if seen.start == one.start && seen.settled {
                 // Had another one got its PID, its end would have been told since.
                 self.lineage.enrich(one.pid(), seen);
             }
             left |= !seen.settled;
+        }
+        for process in &self.held {
+            // Of one that has ended there is nothing to tell a successor.
+            let young = self.lineage.has_young_stranger(process.pid());
+            if let Some(seen) = young.then(|| seen_again(process)).flatten() {
+                self.lineage.enrich_stranger(seen);
+                left |= !seen.settled;
+            }
         }
         left
     }
@@ -559,4 +567,12 @@ impl Follow {
     fn since(&self, at: u64) -> Duration {
         Duration::from_nanos(at.saturating_sub(self.began))
     }
+}
+
+/// A process that was held all the time, as it is seen by somebody who has not looked at it before; `None` if it has ended.
+fn seen_again(held: &Process) -> Option<Identity> {
+    let again = Process::open(held.pid()).ok()?;
+    let seen = again.handle.identity(true);
+    // Nobody else has its PID as long as it has not been reaped.
+    matches!(held.state(), Ok(State::Running | State::Zombie)).then_some(seen)
 }

@@ -487,6 +487,19 @@ impl Lineage {
         }
     }
 
+    /// Whether somebody with this PID is known to be none of its members only by when it started, and was last seen in
+    /// that very tick: to whoever goes on with the lineage it proves nothing.
+    pub(crate) fn has_young_stranger(&self, pid: Pid) -> bool {
+        let is_young = |one: &Identity| one.pid == pid && one.unique.is_none() && !one.settled;
+        self.strangers.iter().any(is_young)
+    }
+
+    /// More is known of the stranger that this one is.
+    pub(crate) fn enrich_stranger(&mut self, seen: Identity) {
+        let is_it = |one: &&mut Identity| one.pid == seen.pid && one.start == seen.start;
+        self.strangers.iter_mut().filter(is_it).for_each(|one| *one = richer(*one, seen));
+    }
+
     fn admit(
         &mut self,
         identity: Identity,
