@@ -15,9 +15,8 @@ mod trees;
 use std::io;
 
 use common::pid;
-use hopper::rounds;
 use pidigree::{Backend, Caller, Identity, Pid, Process, Result, Router};
-use pidigree_testkit::{DEADLINE, Family, ForcedChild, eventually, fork_with_pid, require, stage};
+use pidigree_testkit::{DEADLINE, Family, ForcedChild, eventually, fork_with_pid, require, rounds, stage};
 use trees::works;
 
 /// Makes of each function two tests.

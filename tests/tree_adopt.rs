@@ -267,7 +267,8 @@ fn killed_in_a_loss(test: &str) -> (Tracker, TreeState) {
 /// Follows it in the storm that goes on to its end, which is that of each orphan in turn.
 #[cfg(target_os = "linux")]
 fn is_adopted_in_a_storm(backend: Backend, test: &str) {
-    for round in 0..rounds() {
+    // Three, so that each of the orphans is the last once.
+    for round in 0..pidigree_testkit::rounds(3) {
         // Who fork all the time: no scan proves anything meanwhile.
         let strangers = Family::spawn("fork [ storm 0 ] fork [ storm 0 ] pause");
         let (tracker, state) = killed_in_a_loss(test);
@@ -312,12 +313,6 @@ fn is_adopted_in_a_storm(backend: Backend, test: &str) {
         assert!(known, "{backend}: {:?}", emptied.status);
         left.must_go(backend);
     }
-}
-
-/// Three, so that each of the orphans is the last once.
-#[cfg(target_os = "linux")]
-fn rounds() -> usize {
-    std::env::var("PIDIGREE_ROUNDS").map_or(3, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
 }
 
 /// Where the kernel does not count, a loss stays one until a scan has proven who is there, and in a storm none does.

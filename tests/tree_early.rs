@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Backend, Tree, TreeEvent};
-use pidigree_testkit::{Family, deny_from_now, early, is_root, require, stage};
+use pidigree_testkit::{Family, deny_from_now, early, is_root, require, rounds, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 on_every_backend!(
@@ -30,11 +30,6 @@ on_every_backend!(a_member_leaves_the_mount_namespace);
 
 /// All but the choice among them.
 const BACKENDS: &[Backend] = Backend::ALL.split_at(1).1;
-
-/// For each way, on each backend: fifty, unless `PIDIGREE_ROUNDS` says otherwise.
-fn rounds() -> u64 {
-    std::env::var("PIDIGREE_ROUNDS").map_or(50, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
-}
 
 /// Long enough for whoever polls to look more than once.
 const WHILE: Duration = Duration::from_millis(25);
@@ -55,8 +50,8 @@ fn outlives(tree: &Tree, family: &Family, member: &str) {
 
 /// E1, as `sh -c 'sleep 2 & exit 0'`, and as a daemon.
 fn the_root_ends_first(backend: Backend) {
-    for round in 0..rounds() {
-        let (family, tree, mut child) = spawn(&on(backend), early::ENDS_FIRST[round as usize % 2]);
+    for round in 0..rounds(50) {
+        let (family, tree, mut child) = spawn(&on(backend), early::ENDS_FIRST[round % 2]);
         assert!(child.wait().unwrap().success());
         outlives(&tree, &family, "left");
     }
@@ -65,8 +60,8 @@ fn the_root_ends_first(backend: Backend) {
 /// E2, at the three paces at which scans were seen to miss it.
 #[cfg(target_os = "linux")]
 fn a_chain_forks_and_ends(backend: Backend) {
-    for round in 0..rounds() {
-        let (family, tree, _child) = spawn(&on(backend), early::CHAIN[round as usize % 3]);
+    for round in 0..rounds(50) {
+        let (family, tree, _child) = spawn(&on(backend), early::CHAIN[round % 3]);
         outlives(&tree, &family, "last");
     }
 }
@@ -75,7 +70,7 @@ fn a_chain_forks_and_ends(backend: Backend) {
 #[cfg(target_os = "linux")]
 fn a_member_leaves_the_mount_namespace(backend: Backend) {
     require!(is_root(), "needs root, to have mount namespaces");
-    for _ in 0..rounds() {
+    for _ in 0..rounds(50) {
         let (family, tree, mut child) = spawn(&on(backend), early::ELSEWHERE);
         assert!(child.wait().unwrap().success());
         outlives(&tree, &family, "elsewhere");
@@ -84,8 +79,8 @@ fn a_member_leaves_the_mount_namespace(backend: Backend) {
 
 /// E4, as the root and below it (trap 4).
 fn a_main_thread_ends_before_the_others(backend: Backend) {
-    for round in 0..rounds() {
-        let (family, tree, _child) = spawn(&on(backend), early::MAIN_THREAD_ENDS[round as usize % 2]);
+    for round in 0..rounds(50) {
+        let (family, tree, _child) = spawn(&on(backend), early::MAIN_THREAD_ENDS[round % 2]);
         let worker = family.fact("worker");
         #[cfg(target_os = "linux")] // nothing says it elsewhere
         pidigree_testkit::eventually("the main thread has ended", || {
@@ -106,7 +101,7 @@ fn a_main_thread_ends_before_the_others(backend: Backend) {
 
 /// E7: no chain of parents leads to the root any more.
 fn orphans_of_ended_parents_stay(backend: Backend) {
-    for _ in 0..rounds() {
+    for _ in 0..rounds(50) {
         let (family, tree, mut child) = spawn(&on(backend), early::DEEP);
         assert!(child.wait().unwrap().success());
         outlives(&tree, &family, "deep");
@@ -116,7 +111,7 @@ fn orphans_of_ended_parents_stay(backend: Backend) {
 /// The other way round: what others leave behind meanwhile, orphaned to the same adopter, is no reason to be late.
 fn daemons_of_others_hold_nothing(backend: Backend) {
     let mut daemons = Vec::new();
-    for _ in 0..rounds().min(10) {
+    for _ in 0..rounds(50).min(10) {
         let (family, tree, mut child) = spawn(&on(backend), "say root await exit 0");
         let others = Family::spawn("double-fork [ say daemon pause ] exit 0");
         others.fact("daemon");
@@ -134,7 +129,7 @@ fn a_member_cannot_be_looked_into() {
     require!(is_root(), "needs root, to become somebody else");
     stage("a_member_cannot_be_looked_into", &["in-ns", "mount", "--uid", "65534"], || {
         for backend in BACKENDS.iter().copied().filter(|backend| works(*backend).is_ok()) {
-            for _ in 0..rounds() {
+            for _ in 0..rounds(50) {
                 let (family, tree, mut child) = spawn(&on(backend), early::CLOSED);
                 assert!(child.wait().unwrap().success());
                 let closed = family.fact("closed").pid;
@@ -162,7 +157,7 @@ fn a_member_has_file_capabilities() {
         );
         become_nobody(folder.path());
         for backend in BACKENDS.iter().copied().filter(|backend| works(*backend).is_ok()) {
-            for _ in 0..rounds() {
+            for _ in 0..rounds(50) {
                 // Its lifeline and its word are pipes, because this process has no other hold on it.
                 let mut command = Command::new(&able);
                 command.args("fork [ say able pause ]".split(' '));
@@ -235,7 +230,7 @@ fn no_end(test: &str, call: &str) {
             .iter()
             .copied()
             .filter(|backend| works(*backend).is_ok())
-            .flat_map(|backend| (0..rounds()).map(move |_| backend))
+            .flat_map(|backend| (0..rounds(50)).map(move |_| backend))
             .map(|backend| spawn(&on(backend), "double-fork [ say left await ] exit 0"))
             .collect();
         trees.iter().for_each(|(family, ..)| drop(family.fact("left")));
@@ -295,7 +290,7 @@ fn an_empty_proc_is_no_end() {
         trees.iter().for_each(|(family, ..)| drop(family.fact("left")));
         let mounted = Command::new("mount").args(["-t", "tmpfs", "none", "/proc"]).status().unwrap();
         assert!(mounted.success() && std::fs::read_dir("/proc").unwrap().next().is_none(), "the trap");
-        for _ in 0..rounds() {
+        for _ in 0..rounds(50) {
             for (_, tree, _) in &trees {
                 if let Ok(Some(emptied)) = tree.wait_empty(Some(Duration::from_millis(2))) {
                     panic!("{}: {emptied:?}, because /proc is empty", tree.backend());

@@ -13,9 +13,9 @@ mod trees;
 use std::time::Duration;
 
 use common::pid;
-use hopper::{last_of, rounds};
+use hopper::last_of;
 use pidigree::{Backend, ExitStatus, Promise, TreeEvent};
-use pidigree_testkit::{Family, eventually};
+use pidigree_testkit::{Family, eventually, rounds};
 use trees::{emptied, on, spawn};
 
 on_every_backend!(a_hopper_is_followed_to_its_end, a_hopper_is_never_empty_before_its_lifeline_ends);
@@ -23,7 +23,7 @@ on_every_backend!(a_hopper_is_followed_to_its_end, a_hopper_is_never_empty_befor
 const GENERATIONS: u64 = 20_000;
 
 /// A hundred thousand generations in all.
-const ROUNDS: u64 = 5;
+const ROUNDS: usize = 5;
 
 fn a_hopper_is_followed_to_its_end(backend: Backend) {
     for round in 0..rounds(ROUNDS) {

@@ -11,9 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::pid;
-use hopper::{last_of, rounds};
+use hopper::last_of;
 use pidigree::{Backend, ExitStatus, Process, Promise, TreeEvent};
-use pidigree_testkit::{Family, require, stage};
+use pidigree_testkit::{Family, require, rounds, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 /// One test at a time: whoever is not counted in the kernel is found by a scan, which takes a moment in which nobody forks.
@@ -26,7 +26,7 @@ fn alone() -> MutexGuard<'static, ()> {
 /// As many as there are PIDs on most machines, for all three.
 const GENERATIONS: u64 = 10_000;
 
-const ROUNDS: u64 = 3;
+const ROUNDS: usize = 3;
 
 /// Asked, a tree takes in what there is by then: more often, and nothing would be lost.
 const SELDOM: Duration = Duration::from_millis(100);

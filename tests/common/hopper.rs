@@ -7,12 +7,6 @@ use pidigree_testkit::Family;
 
 use crate::trees::PATIENCE;
 
-/// As often as `PIDIGREE_ROUNDS` says, or as is usual.
-pub(crate) fn rounds(usual: u64) -> u64 {
-    std::env::var("PIDIGREE_ROUNDS")
-        .map_or(usual, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
-}
-
 /// Asks all the while whether it is empty, at least that often, until the last generation has said so.
 pub(crate) fn last_of(tree: &Tree, family: &Family, often: Duration) -> u32 {
     let begun = Instant::now();

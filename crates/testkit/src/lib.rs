@@ -37,4 +37,4 @@ pub use script::Script;
 pub use skip::{Probe, skip};
 pub use stage::stage;
 pub use sys::default_signals;
-pub use wait::{DEADLINE, eventually, is_root};
+pub use wait::{DEADLINE, eventually, is_root, rounds};

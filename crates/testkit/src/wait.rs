@@ -29,3 +29,10 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+/// How often to try what a race could break: as often as `PIDIGREE_ROUNDS` says, or as is usual.
+#[must_use]
+pub fn rounds(usual: usize) -> usize {
+    std::env::var("PIDIGREE_ROUNDS")
+        .map_or(usual, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
+}

@@ -20,11 +20,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Long enough for whoever polls to look more than once.
 pub(crate) const WHILE: Duration = Duration::from_millis(25);
 
-/// For each promise that a race could break: fifty, unless `PIDIGREE_ROUNDS` says otherwise.
-pub(crate) fn rounds() -> usize {
-    std::env::var("PIDIGREE_ROUNDS").map_or(50, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
-}
-
 /// So many rounds, some of them side by side: most of the time, each waits.
 pub(crate) fn side_by_side(rounds: usize, round: impl Fn(usize) + Sync) {
     let next = std::sync::atomic::AtomicUsize::new(0);

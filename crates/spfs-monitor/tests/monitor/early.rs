@@ -3,9 +3,9 @@
 #[cfg(target_os = "linux")] // of the tests that only it has
 use std::process::Command;
 
-use pidigree_testkit::{Family, early, is_root, require};
+use pidigree_testkit::{Family, early, is_root, require, rounds};
 
-use crate::common::{PATIENCE, Public, Runtime, begin, rounds, side_by_side, waiting};
+use crate::common::{PATIENCE, Public, Runtime, begin, side_by_side, waiting};
 #[cfg(target_os = "linux")] // of the tests that only it has
 use crate::common::{WHILE, copy, pid};
 
@@ -31,7 +31,7 @@ fn alone(test: &str, rounds: usize, round: impl Fn(usize)) {
 /// E1.
 #[test]
 fn the_root_ends_first() {
-    side_by_side(rounds(), |round| {
+    side_by_side(rounds(50), |round| {
         outlived_by("left", &Runtime::new(), &waiting(early::ENDS_FIRST[round % 2]));
     });
 }
@@ -40,7 +40,7 @@ fn the_root_ends_first() {
 #[cfg(target_os = "linux")] // a kqueue does not show all of a chain that forks and ends, as its coverage says
 #[test]
 fn a_chain_forks_and_ends() {
-    side_by_side(rounds(), |round| {
+    side_by_side(rounds(50), |round| {
         outlived_by("last", &Runtime::new(), &waiting(early::CHAIN[round % 3]));
     });
 }
@@ -50,7 +50,7 @@ fn a_chain_forks_and_ends() {
 #[test]
 fn a_member_leaves_the_mount_namespace() {
     require!(is_root(), "needs root, to have mount namespaces");
-    side_by_side(rounds(), |_| {
+    side_by_side(rounds(50), |_| {
         outlived_by("elsewhere", &Runtime::new(), &waiting(early::ELSEWHERE));
     });
 }
@@ -58,7 +58,7 @@ fn a_member_leaves_the_mount_namespace() {
 /// E4 (trap 4).
 #[test]
 fn a_main_thread_ends_before_the_others() {
-    side_by_side(rounds(), |round| {
+    side_by_side(rounds(50), |round| {
         outlived_by("worker", &Runtime::new(), &waiting(early::MAIN_THREAD_ENDS[round % 2]));
     });
 }
@@ -68,7 +68,7 @@ fn a_main_thread_ends_before_the_others() {
 fn a_member_cannot_be_looked_into() {
     require!(is_root(), "needs root, to become somebody else");
     let public = Public::new();
-    side_by_side(rounds(), |_| {
+    side_by_side(rounds(50), |_| {
         let script = format!("say root await {}", early::CLOSED);
         let family = Family::builder().uid(65534).spawn(script);
         outlived_by("closed", &Runtime::of_user(65534, &public), &family);
@@ -94,7 +94,7 @@ fn a_member_has_file_capabilities() {
         given.is_ok_and(|status| status.success()),
         "setcap is not there, or the file system keeps none"
     );
-    side_by_side(rounds(), |_| {
+    side_by_side(rounds(50), |_| {
         let runtime = Runtime::of_user(65534, &public);
         let mut command = Command::new(&able);
         command.args("say root await fork [ say able pause ]".split(' ')).uid(65534).gid(65534);
@@ -127,7 +127,7 @@ fn an_error_is_no_end() {
 
     let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
     require!(strace.map_err(|error| error.to_string()), "needs strace, to have system calls fail");
-    alone("early::an_error_is_no_end", rounds(), |_| {
+    alone("early::an_error_is_no_end", rounds(50), |_| {
         let runtime = Runtime::polled();
         let family = waiting("double-fork [ say left await ] exit 0");
         let monitor = runtime.watch(family.fact("root").pid);
@@ -162,7 +162,7 @@ fn an_error_is_no_end() {
 /// E7.
 #[test]
 fn orphans_of_ended_parents_stay() {
-    side_by_side(rounds(), |_| {
+    side_by_side(rounds(50), |_| {
         outlived_by("deep", &Runtime::new(), &waiting(early::DEEP));
     });
 }
@@ -171,7 +171,7 @@ fn orphans_of_ended_parents_stay() {
 #[cfg(target_os = "linux")] // there is no other way elsewhere
 #[test]
 fn a_monitor_that_polls_is_not_early_either() {
-    alone("early::a_monitor_that_polls_is_not_early_either", rounds(), |round| {
+    alone("early::a_monitor_that_polls_is_not_early_either", rounds(50), |round| {
         let (member, script) =
             [("left", early::ENDS_FIRST[1]), ("last", early::CHAIN[2]), ("deep", early::DEEP)][round % 3];
         outlived_by(member, &Runtime::polled(), &waiting(script));
@@ -181,7 +181,7 @@ fn a_monitor_that_polls_is_not_early_either() {
 /// The other way round: what others leave behind meanwhile is no reason to be late.
 #[test]
 fn daemons_of_others_hold_nothing() {
-    side_by_side(rounds().min(10), |_| {
+    side_by_side(rounds(50).min(10), |_| {
         let runtime = Runtime::new();
         let family = waiting("exit 0");
         let monitor = runtime.watch(family.fact("root").pid);

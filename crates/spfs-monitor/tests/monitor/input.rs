@@ -109,7 +109,7 @@ fn a_second_monitor_refuses_and_names_the_first() {
 /// However many start at once, one watches.
 #[test]
 fn of_many_that_start_at_once_one_watches() {
-    for _ in 0..crate::common::rounds().div_ceil(10) {
+    for _ in 0..pidigree_testkit::rounds(50).div_ceil(10) {
         let runtime = Runtime::new();
         let family = waiting("exit 0");
         let root = family.fact("root").pid.to_string();

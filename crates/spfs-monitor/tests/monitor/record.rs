@@ -58,7 +58,7 @@ fn it_is_always_whole() {
             }
             read
         });
-        for _ in 0..crate::common::rounds() {
+        for _ in 0..pidigree_testkit::rounds(50) {
             kill(&monitor);
             monitor = runtime.watching(&[""; 0]);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pidigree::Process;
 use spfs_monitor::{Phase, Record};
 
-use crate::common::{PATIENCE, Ran, Runtime, begin, kill, pid, rounds, side_by_side, waiting};
+use crate::common::{PATIENCE, Ran, Runtime, begin, kill, pid, side_by_side, waiting};
 
 /// As it is started again: the file says the rest.
 const AGAIN: [&str; 0] = [];
@@ -17,7 +17,7 @@ const AGAIN: [&str; 0] = [];
 #[test]
 fn killed_while_members_live() {
     let folder = tempfile::tempdir().unwrap();
-    side_by_side(rounds(), |round| {
+    side_by_side(pidigree_testkit::rounds(50), |round| {
         let runtime = Runtime::among(&folder, round);
         let family =
             waiting("fork [ say child await double-fork [ say orphan await ] exit 0 ] say shell await");
@@ -52,7 +52,7 @@ fn killed_while_members_live() {
 #[test]
 fn killed_and_started_again_after_the_end() {
     let folder = tempfile::tempdir().unwrap();
-    side_by_side(rounds(), |round| {
+    side_by_side(pidigree_testkit::rounds(50), |round| {
         let runtime = Runtime::among(&folder, round);
         let family = waiting("double-fork [ say daemon await ] exit 0");
         let first = runtime.watch(family.fact("root").pid);
@@ -72,7 +72,7 @@ fn killed_and_started_again_after_the_end() {
 #[test]
 fn killed_during_the_cleanup() {
     let folder = tempfile::tempdir().unwrap();
-    side_by_side(rounds(), |round| {
+    side_by_side(pidigree_testkit::rounds(50), |round| {
         let runtime = Runtime::among(&folder, round);
         let fifo = Fifo::new();
         let family = waiting("exit 0");
@@ -144,7 +144,7 @@ fn a_cleanup_whose_end_nobody_saw_is_not_begun_again_unasked() {
 #[test]
 fn killed_at_any_moment_it_cleans_up_once() {
     let folder = tempfile::tempdir().unwrap();
-    side_by_side(rounds(), |round| {
+    side_by_side(pidigree_testkit::rounds(50), |round| {
         let runtime = Runtime::among(&folder, round);
         let family = waiting("exit 0");
         let mut monitor = runtime.watch(family.fact("root").pid);
@@ -225,7 +225,7 @@ impl Fifo {
 #[test]
 fn strangers_of_the_time_before_hold_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    side_by_side(rounds().min(10), |round| {
+    side_by_side(pidigree_testkit::rounds(50).min(10), |round| {
         let runtime = Runtime::among(&folder, round);
         let family = waiting("say shell await");
         let root = family.fact("root").pid;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use pidigree_testkit::{Family, is_root, require};
+use pidigree_testkit::{Family, is_root, require, rounds};
 
-use crate::world::{World, rounds, until};
+use crate::world::{World, until};
 
 fn views(world: &World) -> usize {
     world.run(&["list"]).ended_with(0).stdout.lines().count()

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use pidigree::Signal;
-use pidigree_testkit::{DEADLINE, Family, is_root, require};
+use pidigree_testkit::{DEADLINE, Family, is_root, require, rounds};
 
-use crate::world::{BINARY, Ran, Service, World, mounts_at, rounds, until};
+use crate::world::{BINARY, Ran, Service, World, mounts_at, until};
 
 #[test]
 fn it_is_ready_when_serve_returns_and_gone_when_stop_does() {

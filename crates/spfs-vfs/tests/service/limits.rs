@@ -4,10 +4,10 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use pidigree::{Pid, Process};
-use pidigree_testkit::{idle_children, is_root, require};
+use pidigree_testkit::{idle_children, is_root, require, rounds};
 use spfs_vfs::client::Client;
 
-use crate::world::{BINARY, World, rounds, until};
+use crate::world::{BINARY, World, until};
 
 #[test]
 fn a_thousand_mounts_and_ends_leave_nothing() {

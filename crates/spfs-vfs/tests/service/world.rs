@@ -66,12 +66,6 @@ pub(crate) fn object(line: &str) -> Value {
     value
 }
 
-/// As often as `PIDIGREE_ROUNDS` says, or as is usual.
-pub(crate) fn rounds(usual: usize) -> usize {
-    std::env::var("PIDIGREE_ROUNDS")
-        .map_or(usual, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
-}
-
 pub(crate) struct World {
     folder: TempDir,
 }

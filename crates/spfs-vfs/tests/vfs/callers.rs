@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use pidigree::Process;
-use pidigree_testkit::{binary, eventually, is_root, require};
+use pidigree_testkit::{binary, eventually, is_root, require, rounds};
 
-use crate::common::{Place, again, alone, rounds, words};
+use crate::common::{Place, again, alone, words};
 
 /// In a PID namespace of its own: mounts, shows itself a view, says where, and waits for the end of its input.
 #[test]

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 use pidigree::{Process, State};
-use pidigree_testkit::{eventually, is_root, require};
+use pidigree_testkit::{eventually, is_root, require, rounds};
 
-use crate::common::{Place, Shell, alone, rounds, words};
+use crate::common::{Place, Shell, alone, words};
 
 #[test]
 fn the_end_of_a_tree_is_the_end_of_its_view() {

@@ -83,12 +83,6 @@ impl Drop for Place {
     }
 }
 
-/// As often as `PIDIGREE_ROUNDS` says, or as is usual.
-pub(crate) fn rounds(usual: usize) -> usize {
-    std::env::var("PIDIGREE_ROUNDS")
-        .map_or(usual, |rounds| rounds.parse().expect("PIDIGREE_ROUNDS is a number"))
-}
-
 /// A process that does what its standard input says, and ends with it; killed and reaped on drop.
 pub(crate) struct Shell {
     child: Child,

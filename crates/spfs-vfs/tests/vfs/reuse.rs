@@ -7,9 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pidigree_testkit::{is_root, require, stage};
+use pidigree_testkit::{is_root, require, rounds, stage};
 
-use crate::common::{Place, Shell, rounds};
+use crate::common::{Place, Shell};
 
 const DEFAULT: &str = "views/default";
 

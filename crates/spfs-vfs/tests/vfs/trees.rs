@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pidigree::{Pid, Process};
-use pidigree_testkit::{binary, is_root, require};
+use pidigree_testkit::{binary, is_root, require, rounds};
 
-use crate::common::{Place, Shell, again, rounds, words};
+use crate::common::{Place, Shell, again, words};
 
 const FILE: &str = "deep/er/file";
 
