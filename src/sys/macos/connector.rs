@@ -247,7 +247,7 @@ impl<K: Kernel> Connector<K> {
             if !reused.is_empty() {
                 // Those who have these PIDs now have not been judged, and can be members, and the makers of some of the new.
                 self.strangers.clear();
-                return Ok(Found::Reused(reused));
+                return Ok(Found::Reused(self.ended_first(reused)?));
             }
             self.strangers = new.iter().map(|(pid, info)| (*pid, start_of(info))).collect();
             if !found {
@@ -255,6 +255,24 @@ impl<K: Kernel> Connector<K> {
             }
         }
         Ok(Found::More)
+    }
+
+    /// Of these, whose PIDs others have by now, those that have made none of the others: who has, is told to have ended after
+    /// that one has been found. Somebody is left, as one that has made another had not been reaped when that got its PID.
+    fn ended_first(&self, mut reused: Vec<Pid>) -> Result<Vec<Pid>> {
+        let numbers = self.numbers();
+        let mut makers: HashSet<Pid> = HashSet::new();
+        for pid in &reused {
+            match kernel::look(&self.kernel, *pid, READ).map(|seen| maker_of(&seen)) {
+                Ok(Maker::Unique(unique)) => makers.extend(numbers.get(&unique)),
+                // An orphan: its parent is not one that has ended.
+                Ok(Maker::Parent(_)) => {}
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        reused.retain(|pid| !makers.contains(pid));
+        Ok(reused)
     }
 
     /// Takes out of these whom members have started, and enters them. Returns whether there were any.

@@ -278,6 +278,27 @@ fn a_member_can_have_the_pid_of_an_earlier_one() {
     assert_ne!(unique, Some(tree.root));
 }
 
+/// The PIDs of two members are others' before their ends have been read, and one of these was made by one of those.
+#[test]
+fn who_made_one_that_has_the_pid_of_another_is_known_until_it_is_found() {
+    let (fake, root) = Fake::new();
+    let mut tree = Followed::attach(&fake, root);
+    fake.act(Op::Fork(1));
+    fake.act(Op::Fork(1));
+    tree.hear();
+    assert_eq!(tree.members(), [100, 101, 102]);
+    for (ended, maker) in [(102, 2), (101, 0)] {
+        end(&fake, ended, 0);
+        fake.lock().most_pids = ended;
+        fake.act(Op::Fork(maker));
+    }
+    tree.hear();
+    assert_eq!(tree.members(), [100, 102]);
+    end(&fake, 102, 0);
+    tree.hear();
+    assert_eq!(tree.members(), [100]);
+}
+
 /// No more is told of who is forgotten; of what it has started, all.
 #[test]
 fn whoever_is_forgotten_is_heard_of_no_more() {
