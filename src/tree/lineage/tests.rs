@@ -624,6 +624,24 @@ fn a_successor_takes_no_stranger_that_was_seen_for_a_suspect() {
     assert_eq!((table.members(), table.suspects()), (vec![10], vec![21]));
 }
 
+/// Within its first tick another one can have had its PID.
+#[test]
+fn a_stranger_is_one_to_a_successor_if_it_was_seen_after_its_first_tick() {
+    for (again, suspects) in [(false, vec![20]), (true, vec![])] {
+        let mut table = Table::new();
+        table.row(20, 1, 20, 199);
+        table.lineage.set_strangers([Identity { settled: false, ..identity(20, 199) }]);
+        assert!(table.lineage.has_young_stranger(pid(20)));
+        if again {
+            table.lineage.enrich_stranger(identity(20, 199));
+        }
+        assert_eq!(table.lineage.has_young_stranger(pid(20)), !again);
+        table.lineage = Lineage::adopt(table.lineage.save(None));
+        table.scan();
+        assert_eq!(table.suspects(), suspects);
+    }
+}
+
 #[test]
 fn what_was_told_is_not_missing_for_a_successor() {
     let mut table = Table::new();
