@@ -629,7 +629,9 @@ fn a_successor_takes_no_stranger_that_was_seen_for_a_suspect() {
 fn a_stranger_is_one_to_a_successor_if_it_was_seen_after_its_first_tick() {
     for (again, suspects) in [(false, vec![20]), (true, vec![])] {
         let mut table = Table::new();
+        table.row(10, 3, 3, 51);
         table.row(20, 1, 20, 199);
+        table.lineage = Lineage::new(identity(10, 51), []);
         table.lineage.set_strangers([Identity { settled: false, ..identity(20, 199) }]);
         assert!(table.lineage.has_young_stranger(pid(20)));
         if again {
