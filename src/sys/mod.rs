@@ -54,8 +54,8 @@ pub(crate) mod reactor;
 
 pub(crate) use backend::{
     Cgroup, Connector, Flag, Forks, Handle, Helper, Poller, Registration, Selector, Since, Step, TICK,
-    Thread, adopts_orphans, age, capabilities, children_of, fork_count, forks, listing, parent_of,
-    process_of_peer, process_of_thread, scan, ticks_at, world,
+    Thread, adopts_orphans, age, capabilities, children_of, fork_count, forks, go_before_others, listing,
+    parent_of, process_of_peer, process_of_thread, scan, ticks_at, world,
 };
 pub(crate) use notice::{Interest, Notice, OnDeath, Report};
 pub(crate) use posix::{

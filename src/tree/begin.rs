@@ -16,9 +16,10 @@ use crate::tree::Tree;
 use crate::tree::builder::{Backend, CONNECTOR, OnTrackerDeath, TreeBuilder};
 use crate::tree::child::TreeChild;
 use crate::tree::coverage;
-use crate::tree::engine::{Engine, Follower, Locked};
+use crate::tree::engine::{Engine, Locked};
 use crate::tree::evidence::{MARK, MARKED, Proof};
 use crate::tree::follow::{Follow, Source, Word};
+use crate::tree::follower::Follower;
 use crate::tree::lineage::{Input, Lineage, Saved};
 use crate::tree::look::pin;
 use crate::tree::scan::{forks, told_until};
@@ -377,7 +378,7 @@ impl<'a> Begun<'a> {
         let lists = matches!(follow.source, Source::Cgroup(_) | Source::Subreaper { .. });
         let listed = listed(&follow.source)?;
         let mut inner = self.lock();
-        inner.put(&self.follower.engine.selector, key, follow, self.builder.event_buffer)?;
+        inner.put(&self.follower, follow, self.builder.event_buffer)?;
         let mut all = true;
         for member in members {
             let reopened = match listed.iter().find(|process| process.pid() == member.pid()) {
@@ -454,7 +455,7 @@ impl<'a> Begun<'a> {
         follow.seen = state.members;
         let key = self.follower.key;
         let mut inner = self.lock();
-        inner.put(&self.follower.engine.selector, key, follow, self.builder.event_buffer)?;
+        inner.put(&self.follower, follow, self.builder.event_buffer)?;
         inner.finish(key, self.began);
         drop(inner);
         Ok(self.tree())
@@ -520,9 +521,8 @@ impl<'a> Begun<'a> {
         follow.untracked = fed && lost.is_some();
         // The first scan, at once.
         follow.set_due(follow.is_polled().then(Instant::now));
-        let selector = &self.follower.engine.selector;
         let mut inner = self.lock();
-        inner.put(selector, key, follow, self.builder.event_buffer)?;
+        inner.put(&self.follower, follow, self.builder.event_buffer)?;
         if let Some(since) = lost {
             let missing = if fed { Input::Unseen { since } } else { Input::Lost { since } };
             inner.step(key, missing, self.began);

@@ -2,26 +2,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::identity::{Identity, Sameness};
+use crate::identity::Identity;
 use crate::pid::Pid;
-use crate::process::Process;
 use crate::state::ExitStatus;
-use crate::sys::{self, Flag, Interest, Selector};
-use crate::tree::builder::Backend;
-use crate::tree::event::{Coverage, Emptied, TreeEvent};
+use crate::sys::{self, Interest, Selector};
 use crate::tree::follow::{Change, Follow, Remains, Source};
+use crate::tree::follower::Follower;
 use crate::tree::heed::Heeded;
 use crate::tree::left::Left;
 use crate::tree::marks::Marks;
-use crate::tree::scan::told_until;
-use crate::tree::state::TreeState;
-use crate::tree::walk::around;
 use crate::watch::{ProcessWatcher, WatchKey};
 
 /// All trees of this process.
@@ -74,17 +69,6 @@ pub(super) struct Locked<'a> {
 /// Keeps the engine running.
 #[derive(Debug)]
 pub(super) struct Lease(Arc<Engine>);
-
-/// One tree of it, as its owners hold it.
-#[derive(Debug)]
-pub(super) struct Follower {
-    pub(super) engine: Lease,
-    pub(super) key: u64,
-    flag: OnceLock<Arc<Flag>>,
-}
-
-/// Trees that fork without end have young members for ever.
-const SETTLING: usize = 3;
 
 /// The key of the connector in the selector; trees have their own.
 pub(super) const CONNECTOR: u64 = 0;
@@ -144,6 +128,8 @@ impl Engine {
 
     /// The thread.
     fn run(&self) {
+        // What it does not take in time is lost. In a storm, its fair share is that of one process among hundreds.
+        sys::go_before_others();
         let mut ready = Vec::new();
         let mut due: Option<Instant> = None;
         loop {
@@ -173,22 +159,7 @@ impl Engine {
     }
 }
 
-impl<'a> Locked<'a> {
-    /// Gives the lock back until there is news, or the time is up; sometimes before.
-    fn wait(mut self, news: &Condvar, timeout: Option<Duration>) -> Locked<'a> {
-        if !self.remains.is_empty() {
-            let engine = self.engine;
-            drop(self);
-            return engine.lock();
-        }
-        self.tell();
-        self.inner = self.inner.take().map(|inner| match timeout {
-            None => news.wait(inner).unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => news.wait_timeout(inner, timeout).unwrap_or_else(PoisonError::into_inner).0,
-        });
-        self
-    }
-
+impl Locked<'_> {
     fn tell(&mut self) {
         let Some(inner) = &mut self.inner else { return };
         if !inner.bell.swap(false, Ordering::Relaxed) {
@@ -226,7 +197,7 @@ impl Drop for Locked<'_> {
 }
 
 impl Inner {
-    fn new_key(&mut self) -> u64 {
+    pub(super) fn new_key(&mut self) -> u64 {
         self.last_key += 1;
         self.last_key
     }
@@ -274,7 +245,7 @@ impl Inner {
     }
 
     /// Takes in everything that the kernel has told so far and that this tree's owners could know of.
-    fn catch_up(&mut self, key: u64) {
+    pub(super) fn catch_up(&mut self, key: u64) {
         self.hear_connector();
         self.hear_watcher();
         self.look(key);
@@ -318,13 +289,8 @@ impl Inner {
     }
 
     /// Puts a tree in.
-    pub(super) fn put(
-        &mut self,
-        selector: &Selector,
-        key: u64,
-        follow: Follow,
-        buffer: Option<usize>,
-    ) -> Result<()> {
+    pub(super) fn put(&mut self, follower: &Follower, follow: Follow, buffer: Option<usize>) -> Result<()> {
+        let (selector, key) = (&follower.engine.selector, follower.key);
         if follow.fed {
             // The last tree that used it may have gone since it was found to work.
             self.connect(selector, buffer)?;
@@ -341,7 +307,7 @@ impl Inner {
             selector.add(watcher.as_fd(), WATCHER, Interest::Readable)?;
             self.watcher = Some(watcher);
         }
-        self.trees.insert(key, follow.with_bell(&self.bell));
+        self.trees.insert(key, follow.told_by(&self.bell, &follower.queue));
         Ok(())
     }
 
@@ -363,7 +329,7 @@ impl Inner {
     }
 
     /// Takes a tree out.
-    fn remove(&mut self, selector: &Selector, key: u64) -> Option<Follow> {
+    pub(super) fn remove(&mut self, selector: &Selector, key: u64) -> Option<Follow> {
         // Whoever has ended by now is not to be forgotten by a PID that another one has.
         self.hear_connector();
         let mut follow = self.trees.remove(&key)?;
@@ -427,174 +393,5 @@ impl Drop for Lease {
         let mut inner = self.0.lock();
         inner.users -= 1;
         inner.close_if_unused(&self.0.selector);
-    }
-}
-
-impl Follower {
-    /// For a tree that is about to be put in under its key.
-    pub(super) fn new(engine: Lease) -> Follower {
-        let key = engine.lock().new_key();
-        Follower { engine, key, flag: OnceLock::new() }
-    }
-
-    /// A member, pinned; `None` if it has ended and been reaped.
-    pub(super) fn open_member(&self, member: &Identity) -> Result<Option<Process>> {
-        let mut inner = self.engine.lock();
-        let opened = inner.open_member(self.key, member)?;
-        let is_same =
-            |process: &Process| process.handle.identity(false).same_process(member) == Sameness::Same;
-        if opened.as_ref().is_none_or(is_same) {
-            return Ok(opened);
-        }
-        // If it had ended before it was pinned, that is told by now.
-        inner.catch_up(self.key);
-        let is_member = inner.tree(self.key).lineage.member(member.pid()).is_some();
-        Ok(opened.filter(|_| is_member))
-    }
-
-    /// Kills the whole cgroup, and returns who was in it; `None` where there is none, or no such means.
-    pub(super) fn kill_cgroup(&self) -> Result<Option<Vec<Identity>>> {
-        self.with(|follow| match &follow.source {
-            Source::Cgroup(cgroup) => {
-                let members = follow.members().collect();
-                Ok(cgroup.kill()?.then_some(members))
-            }
-            _ => Ok(None),
-        })
-    }
-
-    /// Does something to the tree, after everything that the kernel has told of it so far was taken in.
-    fn with<R>(&self, act: impl FnOnce(&mut Follow) -> R) -> R {
-        let mut inner = self.engine.lock();
-        inner.catch_up(self.key);
-        act(inner.tree(self.key))
-    }
-
-    /// The same, after whoever nobody tells of has been looked for.
-    fn with_members<R>(&self, act: impl FnOnce(&mut Follow) -> R) -> R {
-        let mut inner = self.engine.lock();
-        inner.catch_up(self.key);
-        if inner.tree(self.key).is_polled() {
-            drop(inner);
-            self.engine.scan(&[self.key]);
-            inner = self.engine.lock();
-        }
-        act(inner.tree(self.key))
-    }
-
-    pub(super) fn backend(&self) -> Backend {
-        self.engine.lock().tree(self.key).backend()
-    }
-
-    pub(super) fn coverage(&self) -> Coverage {
-        self.engine.lock().tree(self.key).coverage.clone()
-    }
-
-    pub(super) fn root(&self) -> Identity {
-        self.engine.lock().tree(self.key).root
-    }
-
-    pub(super) fn members(&self) -> Vec<Identity> {
-        self.with_members(|follow| follow.members().collect())
-    }
-
-    pub(super) fn contains(&self, pid: Pid) -> Result<bool> {
-        self.with_members(|follow| follow.contains(pid))
-    }
-
-    pub(super) fn emptied(&self) -> Option<Emptied> {
-        self.with(|follow| follow.emptied)
-    }
-
-    /// Waits up to a clock tick for members that only their start tells from others: a successor has no other hold on them.
-    pub(super) fn save(&self) -> TreeState {
-        for _ in 0..SETTLING {
-            let young = self.with_members(Follow::settle);
-            if !young {
-                break;
-            }
-            std::thread::sleep(sys::TICK);
-        }
-        // In this order: who is there, and no member by what is told after that, is none.
-        let told = told_until(sys::monotonic());
-        let beside = self.with(Follow::adopters).map_or_else(Vec::new, |above| around(&above));
-        // Whoever had ended by the time it was looked at again is told by now.
-        self.with(|follow| follow.save(told, beside))
-    }
-
-    pub(super) fn next_event(&self, timeout: Option<Duration>) -> Result<Option<TreeEvent>> {
-        self.wait(timeout, |follow| match follow.queue.take() {
-            Some(event) => Some(Some(event)),
-            None if follow.emptied.is_some() => Some(None),
-            None => None,
-        })
-        .map(Option::flatten)
-    }
-
-    pub(super) fn wait_empty(&self, timeout: Option<Duration>) -> Result<Option<Emptied>> {
-        self.wait(timeout, |follow| follow.emptied)
-    }
-
-    pub(super) fn event_fd(&self) -> Result<BorrowedFd<'_>> {
-        if self.flag.get().is_none() {
-            let flag = Arc::new(Flag::new()?);
-            let _ = self.flag.set(flag);
-        }
-        let flag =
-            self.flag.get().ok_or_else(|| Error::malformed(None, "make a descriptor", "it is not there"))?;
-        self.engine.lock().tree(self.key).raise_with(flag);
-        Ok(flag.as_fd())
-    }
-
-    /// Waits until `take` has something.
-    fn wait<R>(
-        &self,
-        timeout: Option<Duration>,
-        mut take: impl FnMut(&mut Follow) -> Option<R>,
-    ) -> Result<Option<R>> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut inner = self.engine.lock();
-        let mut caught_up = false;
-        loop {
-            let follow = inner.tree(self.key);
-            if let Some(taken) = take(follow) {
-                follow.lower_if_idle();
-                return Ok(Some(taken));
-            }
-            if let Some(error) = follow.trouble.take() {
-                follow.lower_if_idle();
-                return Err(error);
-            }
-            if let Some(error) = follow.broken() {
-                return Err(error);
-            }
-            if !caught_up {
-                caught_up = true;
-                inner.catch_up(self.key);
-                continue;
-            }
-            let news = Arc::clone(&follow.news);
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                follow.lower_if_idle();
-                return Ok(None);
-            }
-            inner = inner.wait(&news, left);
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let mut inner = self.engine.lock();
-        // Whose PIDs are to be forgotten should be as new as can be.
-        inner.hear_connector();
-        let follow = inner.remove(&self.engine.selector, self.key);
-        inner.disconnect_if_unused(&self.engine.selector);
-        drop(inner);
-        if let Some(remains) = follow.as_ref().and_then(|follow| follow.remains.as_ref()) {
-            // Another thread may be about it.
-            remains.clear_away();
-        }
     }
 }

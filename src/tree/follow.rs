@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::process::Process;
 use crate::state::{ExitStatus, State};
-use crate::sys::{self, Flag, Selector};
+use crate::sys::{self, Selector};
 use crate::tree::builder::{Backend, CONNECTOR};
 use crate::tree::child::Spawned;
 use crate::tree::event::{Coverage, Emptied, TreeEvent};
@@ -53,13 +53,13 @@ pub(super) struct Follow {
     due: Option<Instant>,
     /// To be rung when there is news, or something is due.
     bell: Arc<AtomicBool>,
-    pub(super) queue: Queue,
+    /// What is to be told when the engine's lock is given back.
+    events: Vec<TreeEvent>,
+    queue: Arc<Queue>,
     pub(super) trouble: Option<Error>,
     pub(super) emptied: Option<Emptied>,
     pub(super) remains: Option<Arc<Remains>>,
-    pub(super) news: Arc<Condvar>,
     has_news: bool,
-    flag: Option<Arc<Flag>>,
     pub(super) spawned: Option<Arc<Spawned>>,
     outputs: Vec<Output>,
 }
@@ -149,13 +149,12 @@ impl Follow {
             pins: HashMap::new(),
             due: None,
             bell: Arc::default(),
-            queue: Queue::default(),
+            events: Vec::new(),
+            queue: Arc::default(),
             trouble: None,
             emptied: None,
             remains: None,
-            news: Arc::default(),
             has_news: false,
-            flag: None,
             spawned: None,
             outputs: Vec::new(),
         }
@@ -343,20 +342,27 @@ impl Follow {
         })
     }
 
-    /// A member executed a program; returns where that is told, so that its name can be taken back.
-    pub(super) fn executed(&mut self, member: Identity, program: Option<String>, at: u64) -> u64 {
+    /// A member executed a program; returns where that is to be told, so that its name can be taken back.
+    pub(super) fn executed(&mut self, member: Identity, program: Option<String>, at: u64) -> usize {
         let at = self.since(at);
         self.push(TreeEvent::Exec { member, program, at });
-        self.queue.last()
+        self.events.len() - 1
+    }
+
+    /// Takes back the name that this event is to give to a program.
+    pub(super) fn unname(&mut self, index: usize) {
+        if let Some(TreeEvent::Exec { program, .. }) = self.events.get_mut(index) {
+            *program = None;
+        }
     }
 
     fn push(&mut self, event: TreeEvent) {
-        self.queue.push(event);
+        self.events.push(event);
         self.tell();
     }
 
-    pub(super) fn with_bell(mut self, bell: &Arc<AtomicBool>) -> Follow {
-        self.bell = Arc::clone(bell);
+    pub(super) fn told_by(mut self, bell: &Arc<AtomicBool>, queue: &Arc<Queue>) -> Follow {
+        (self.bell, self.queue) = (Arc::clone(bell), Arc::clone(queue));
         self.bell.store(true, Ordering::Relaxed);
         self
     }
@@ -380,15 +386,21 @@ impl Follow {
         self.bell.store(true, Ordering::Relaxed);
     }
 
-    /// Wakes whoever waits, if there is something to tell: once for many events.
+    /// Tells whoever waits, if there is something to tell: once for many events.
     pub(super) fn ring(&mut self) {
         if std::mem::take(&mut self.has_news) {
-            self.news.notify_all();
-            // Whoever took it in may have taken it, too.
-            if let Some(flag) = self.flag.as_ref().filter(|_| self.has_something()) {
-                flag.raise();
-            }
+            let trouble = self.trouble.is_some() || self.broken().is_some();
+            self.queue.put(&mut self.events, self.emptied, trouble);
         }
+    }
+
+    /// Takes what is to be told by an error.
+    pub(super) fn take_trouble(&mut self) -> Option<Error> {
+        let error = self.trouble.take().or_else(|| self.broken());
+        let mut told = self.queue.lock();
+        told.trouble = self.broken().is_some();
+        told.show();
+        error
     }
 
     pub(super) fn fail(&mut self, error: Error) {
@@ -408,23 +420,6 @@ impl Follow {
             }
             _ => None,
         }
-    }
-
-    pub(super) fn raise_with(&mut self, flag: &Arc<Flag>) {
-        self.flag = Some(Arc::clone(flag));
-        flag.raise();
-        self.lower_if_idle();
-    }
-
-    pub(super) fn lower_if_idle(&self) {
-        if let Some(flag) = self.flag.as_ref().filter(|_| !self.has_something()) {
-            flag.lower();
-        }
-    }
-
-    /// To be taken.
-    fn has_something(&self) -> bool {
-        !self.queue.is_empty() || self.trouble.is_some() || self.broken().is_some()
     }
 
     /// The helper, which is a member to the machine, and to nobody else.

@@ -36,7 +36,7 @@ impl Inner {
                 break;
             }
             // A name that was read before this reading is of that exec, unless there was another one by then.
-            for Named { key, pid, number, proven } in named.drain(..) {
+            for Named { key, pid, index, proven } in named.drain(..) {
                 let again = |notice: &Notice| match *notice {
                     Notice::Executed { pid: other, .. } => other == pid,
                     // It may have ended before, and another one have had its PID.
@@ -44,7 +44,7 @@ impl Inner {
                     _ => false,
                 };
                 if notices.iter().any(again) {
-                    self.tree(key).queue.unname(number);
+                    self.tree(key).unname(index);
                 }
             }
             let superseded = superseded(&notices);
@@ -70,8 +70,8 @@ impl Inner {
             }
             if lost {
                 // What comes after a loss is not to be taken in before that has been made up for.
-                for Named { key, number, .. } in named.drain(..) {
-                    self.tree(key).queue.unname(number);
+                for Named { key, index, .. } in named.drain(..) {
+                    self.tree(key).unname(index);
                 }
                 self.recover();
             }
@@ -139,9 +139,9 @@ impl Inner {
             let Some(member) = follow.executes(pid) else { continue };
             let name = if read { name_of(&member) } else { None };
             let (program, proven) = name.map_or((None, None), |(name, proven)| (Some(name), Some(proven)));
-            let number = follow.executed(member, program, at);
+            let index = follow.executed(member, program, at);
             if let Some(proven) = proven {
-                named.push(Named { key, pid, number, proven });
+                named.push(Named { key, pid, index, proven });
             }
         }
     }
@@ -402,6 +402,6 @@ fn name_of(member: &Identity) -> Option<(String, bool)> {
 struct Named {
     key: u64,
     pid: Pid,
-    number: u64,
+    index: usize,
     proven: bool,
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::signal::Signal;
 use crate::state::State;
-use crate::tree::engine::Follower;
+use crate::tree::follower::Follower;
 
 /// How many rounds may find new members before it is said that there is no end of them.
 const ROUNDS: usize = 10_000;

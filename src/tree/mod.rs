@@ -9,6 +9,7 @@ mod engine;
 mod event;
 mod evidence;
 mod follow;
+mod follower;
 mod hear;
 pub(crate) mod heed;
 mod kill;
@@ -44,7 +45,8 @@ pub use state::TreeState;
 /// something could not be read. What can be promised depends on the machine: [`coverage`](Tree::coverage) says it.
 ///
 /// `Send` and `Sync`, and cheap to clone: clones are the same tree. All trees of a process share one thread, which
-/// sleeps in the kernel while nothing happens, and ends with the last tree. When all clones are dropped, the tree is no
+/// sleeps in the kernel while nothing happens, goes before others (nice -4, on Linux, if it may) when something does, and
+/// ends with the last tree. When all clones are dropped, the tree is no
 /// longer followed; nothing happens to its members (except as [`OnTrackerDeath`] says). A child of fork(2) must
 /// not use its parent's trees.
 ///
@@ -63,7 +65,7 @@ pub use state::TreeState;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tree {
-    follower: Arc<engine::Follower>,
+    follower: Arc<follower::Follower>,
 }
 
 impl Tree {
@@ -150,7 +152,7 @@ impl Tree {
     /// Waits for the next event and takes it; `None` if the time was up before. `timeout`: `None` waits for ever, zero
     /// only looks. After [`Empty`](TreeEvent::Empty) has been taken there are none: then it returns `None` at once.
     ///
-    /// Events wait to be taken, up to 65,536 of them; beyond that the oldest are dropped and
+    /// Events wait to be taken, 65,536 of them if nobody takes any; beyond that the oldest are dropped and
     /// [`Skipped`](TreeEvent::Skipped) says how many.
     ///
     /// # Errors

@@ -1,26 +1,67 @@
-//! Events that wait to be taken by the owners of a tree.
+//! What a tree has told, and its owners have not taken yet.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::tree::event::TreeEvent;
+use crate::sys::Flag;
+use crate::tree::event::{Emptied, TreeEvent};
 
 /// How many wait at most.
 const QUEUE: usize = 65_536;
 
-/// Events that wait to be taken.
+/// It has a lock of its own: in a storm the engine's is nearly always held, by a thread that waits for a processor. Whoever
+/// has both locks it last.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
+    told: Mutex<Told>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Told {
     events: VecDeque<TreeEvent>,
-    /// How many were taken or dropped before the first of `events`.
-    before: u64,
     skipped: u64,
+    pub(super) emptied: Option<Emptied>,
+    /// There is an error to be had from the engine.
+    pub(super) trouble: bool,
+    /// Up as long as there is something to take.
+    flag: Option<Arc<Flag>>,
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, event: TreeEvent) {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all of these, and wakes whoever waits, once.
+    pub(super) fn put(&self, events: &mut Vec<TreeEvent>, emptied: Option<Emptied>, trouble: bool) {
+        let mut told = self.lock();
+        events.drain(..).for_each(|event| told.push(event));
+        told.emptied = emptied;
+        told.trouble = trouble;
+        told.show();
+        drop(told);
+        self.news.notify_all();
+    }
+
+    /// Gives the lock back until there is news, or the time is up; sometimes before.
+    pub(super) fn wait<'a>(
+        &self,
+        told: MutexGuard<'a, Told>,
+        timeout: Option<Duration>,
+    ) -> MutexGuard<'a, Told> {
+        match timeout {
+            None => self.news.wait(told).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => self.news.wait_timeout(told, timeout).unwrap_or_else(PoisonError::into_inner).0,
+        }
+    }
+}
+
+impl Told {
+    fn push(&mut self, event: TreeEvent) {
         if self.events.len() == QUEUE {
             self.events.pop_front();
-            self.before += 1;
             self.skipped += 1;
         }
         self.events.push_back(event);
@@ -30,25 +71,29 @@ impl Queue {
         if self.skipped > 0 {
             return Some(TreeEvent::Skipped { events: std::mem::take(&mut self.skipped) });
         }
-        let event = self.events.pop_front()?;
-        self.before += 1;
-        Some(event)
+        self.events.pop_front()
     }
 
-    /// The number of the last event.
-    pub(super) fn last(&self) -> u64 {
-        self.before + self.events.len() as u64 - 1
+    pub(super) fn show_with(&mut self, flag: &Arc<Flag>) {
+        self.flag = Some(Arc::clone(flag));
+        self.show();
     }
 
-    /// Takes back the name that this event gave to a program.
-    pub(super) fn unname(&mut self, number: u64) {
-        let index = number.checked_sub(self.before).and_then(|index| usize::try_from(index).ok());
-        if let Some(TreeEvent::Exec { program, .. }) = index.and_then(|index| self.events.get_mut(index)) {
-            *program = None;
+    /// Raises the flag, again if it is up: whoever waits for edges has one for all news. Or lowers it.
+    pub(super) fn show(&self) {
+        match &self.flag {
+            Some(flag) if self.has_something() => flag.raise(),
+            _ => self.lower_if_idle(),
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.skipped == 0
+    pub(super) fn lower_if_idle(&self) {
+        if let Some(flag) = self.flag.as_ref().filter(|_| !self.has_something()) {
+            flag.lower();
+        }
+    }
+
+    fn has_something(&self) -> bool {
+        !self.events.is_empty() || self.skipped > 0 || self.trouble
     }
 }

@@ -37,7 +37,7 @@ mod tests;
 
 #[cfg(target_os = "macos")]
 pub(crate) use self::{
-    absent::{Cgroup, Forks, Helper, adopts_orphans, children_are_here, fork_count, forks},
+    absent::{Cgroup, Forks, Helper, adopts_orphans, children_are_here, fork_count, forks, go_before_others},
     capabilities::capabilities,
     here::{
         Connector, Handle, Poller, Step, Thread, children_of, listing, parent_of, process_of_thread, scan,
