@@ -238,3 +238,42 @@ fn save_while_lost() {
     family.poke(orphan.get());
     emptied(&tree, &family);
 }
+
+/// Where only the tick that they started in tells processes apart, whoever is above the root is known for certain when that
+/// tick is over; and its own parent, init, could have been given it as an orphan of the tree.
+#[cfg(feature = "serde")]
+#[test]
+fn an_ancestor_as_young_as_the_tree_is_no_suspect_to_a_successor() {
+    let _alone = alone();
+    let name = "an_ancestor_as_young_as_the_tree_is_no_suspect_to_a_successor";
+    stage(name, &["in-ns", "pid,mount", "--", "deny", "EPERM", "pidfd_open"], || {
+        let storms = [(); 2].map(|()| Family::spawn("say storm storm 0"));
+        storms.iter().for_each(|storm| drop(storm.fact("storm")));
+        let script = "double-fork [ say launcher fork [ say root await ] await ] pause";
+        let mut rounds = 0;
+        for _ in 0..2_000 {
+            let family = Family::spawn(script);
+            let launcher = pid(family.fact("launcher").pid);
+            let tree = attach(Backend::Poll, &family, "root");
+            let of_launcher = procfs::process::Process::new(launcher.get() as i32).unwrap().stat().unwrap();
+            // In hundredths of a second, as ticks are.
+            let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+            let now: u64 = uptime.split(' ').next().unwrap().replace('.', "").parse().unwrap();
+            if now != of_launcher.starttime {
+                continue;
+            }
+            let state = serde_json::to_value(tree.save()).unwrap();
+            let strangers: Vec<Identity> =
+                serde_json::from_value(state["lineage"]["strangers"].clone()).unwrap();
+            // Or a scan has been proven meanwhile, and it is older than what is missing.
+            if let Some(known) = strangers.iter().find(|one| one.pid() == launcher) {
+                assert_eq!(known.same_process(known), Sameness::Same, "{known:?}");
+                rounds += 1;
+            }
+            if rounds == 2 {
+                return;
+            }
+        }
+        panic!("it takes more than a tick to attach to a tree");
+    });
+}

@@ -507,11 +507,7 @@ impl<'a> Begun<'a> {
         if follow.root.unique.is_none() {
             // Only the tick that they started in tells them from others, and not even that for sure if they were first seen
             // in it.
-            let is_young = |process: &Process| {
-                let identity = process.identity();
-                let was_young = follow.lineage.has_young_stranger(identity.pid());
-                identity.unique.is_none() && (was_young || !identity.settled)
-            };
+            let is_young = |process: &Process| follow.lineage.has_young_stranger(process.pid());
             let above = ancestors(root, &ancestry::ancestors_of(root)?);
             let young: Vec<Process> = above.into_iter().filter(is_young).collect();
             follow.held.extend(young);
