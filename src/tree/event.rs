@@ -14,8 +14,8 @@ use crate::state::ExitStatus;
 pub enum TreeEvent {
     /// A member forked, or a member was found that had not been seen before. The root joins first.
     Joined {
-        /// The new member. Its identity lacks the unique id and the start time if it had ended before it could be
-        /// looked at; the events of one member all carry the same identity.
+        /// The new member. Its identity may lack the start time beside a unique id, and lacks both if it had ended before
+        /// it could be looked at; the events of one member all carry the same identity.
         member: Identity,
         /// Who forked it; `None` of the root, and where nobody saw it.
         parent: Option<Identity>,
