@@ -220,11 +220,10 @@ const NICE: i32 = -4;
 
 /// setpriority(2): has this thread go before others, which it may with CAP_SYS_NICE or by RLIMIT_NICE; otherwise it does not.
 pub(crate) fn go_before_others() {
-    // SAFETY: the calls take integers and touch no memory of ours. 0 is this thread, and no process is not there.
-    unsafe {
-        if libc::getpriority(libc::PRIO_PROCESS, 0) > NICE {
-            libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
-        }
+    // SAFETY: the call takes two integers and touches no memory of ours. 0 is this thread, so that -1 is no error.
+    if unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } > NICE {
+        // SAFETY: the call takes three integers and touches no memory of ours.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
     }
 }
 
