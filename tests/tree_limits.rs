@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::pid;
 use pidigree::{Backend, Process, Tree};
-use pidigree_testkit::{eventually, is_root, require, stage};
+use pidigree_testkit::{eventually, stage};
 use trees::{PATIENCE, emptied, on, spawn, works};
 
 on_every_backend!(a_command_is_spawned_twice, sixty_four_threads_spawn_at_once, many_trees_live_side_by_side,);
@@ -333,7 +333,7 @@ fn the_thread_that_follows_goes_before_others() {
     let root = family.fact("root").pid;
     let ours = nice("/proc/thread-self/stat".into()).unwrap();
     assert_eq!(nice(format!("/proc/{root}/stat").into()), Some(ours));
-    require!(is_root(), "needs CAP_SYS_NICE");
+    pidigree_testkit::require!(pidigree_testkit::is_root(), "needs CAP_SYS_NICE");
     eventually("the thread has begun", || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
         let is_it = |task: &PathBuf| {
