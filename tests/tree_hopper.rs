@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::pid;
 use hopper::last_of;
 use pidigree::{Backend, ExitStatus, Promise, TreeEvent};
-use pidigree_testkit::{Family, eventually, rounds};
+use pidigree_testkit::{Family, eventually, is_root, rounds, stage};
 use trees::{emptied, on, spawn};
 
 on_every_backend!(a_hopper_is_followed_to_its_end, a_hopper_is_never_empty_before_its_lifeline_ends);
@@ -26,6 +26,20 @@ const GENERATIONS: u64 = 20_000;
 const ROUNDS: usize = 5;
 
 fn a_hopper_is_followed_to_its_end(backend: Backend) {
+    apart("a_hopper_is_followed_to_its_end", backend, || follow_to_its_end(backend));
+}
+
+/// Whoever polls waits until nobody forks: in a PID namespace of its own, that is until its own hopper is at its end, and not
+/// those of the tests beside it.
+fn apart(test: &str, backend: Backend, body: impl FnOnce()) {
+    if backend == Backend::Poll && is_root() {
+        stage(&format!("{test}::poll"), &["in-ns", "pid,mount"], body);
+    } else {
+        body();
+    }
+}
+
+fn follow_to_its_end(backend: Backend) {
     for round in 0..rounds(ROUNDS) {
         // Seven and eleven times as old as some have a session, or a middle process, of their own.
         let script = format!("hopper {GENERATIONS} setsid-every 7 double-every 11 say last await exit 3");
@@ -61,6 +75,10 @@ fn a_hopper_is_followed_to_its_end(backend: Backend) {
 
 /// Ended by its lifeline in whichever generation, which no test could foresee.
 fn a_hopper_is_never_empty_before_its_lifeline_ends(backend: Backend) {
+    apart("a_hopper_is_never_empty_before_its_lifeline_ends", backend, || end_by_its_lifeline(backend));
+}
+
+fn end_by_its_lifeline(backend: Backend) {
     for round in 0..20 {
         let (family, tree, _child) = spawn(&on(backend), "say first hopper 0 setsid-every 5");
         family.fact("first");
