@@ -197,3 +197,30 @@ impl Drop for Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use crate::tree::Tree;
+
+    /// In a storm that is nearly always held.
+    #[test]
+    fn what_was_told_is_taken_without_the_lock_of_the_engine() {
+        let (tree, mut child) = Tree::spawn(&mut Command::new("true")).unwrap();
+        child.wait().unwrap();
+        let emptied = tree.wait_empty(None).unwrap();
+        let (tell, hear) = mpsc::channel();
+        let held = tree.follower.engine.lock();
+        let taker = tree.clone();
+        let taker = std::thread::spawn(move || {
+            tell.send((taker.next_event(None).unwrap().is_some(), taker.wait_empty(None).unwrap())).unwrap();
+        });
+        let heard = hear.recv_timeout(Duration::from_secs(10));
+        drop(held);
+        taker.join().unwrap();
+        assert_eq!(heard, Ok((true, emptied)));
+    }
+}
