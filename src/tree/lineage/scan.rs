@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Details, Lineage, Output, Row, Standing, is_bare, same};
+use super::{Details, Lineage, Output, Row, Standing, is_bare, richer, same};
 use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::state::ExitStatus;
@@ -72,7 +72,16 @@ impl Lineage {
             let strangers = strangers.filter_map(|pid| scan.asked.get(&pid).copied().flatten());
             let is_young =
                 |one: &Details| one.identity.start.is_none_or(|start| start.ticks + YOUNG >= began);
-            self.strangers = strangers.filter(is_young).map(|details| details.identity).collect();
+            let young = strangers.filter(is_young).map(|details| details.identity);
+            // Whoever was seen when its first tick was over is the one that is there: another one would have started later.
+            let is_it = |known: &&Identity, seen: &Identity| {
+                known.settled && known.pid == seen.pid && known.start == seen.start
+            };
+            let known = std::mem::take(&mut self.strangers);
+            let as_known = |seen| {
+                known.iter().filter(|one| is_it(one, &seen)).fold(seen, |seen, one| richer(*one, seen))
+            };
+            self.strangers = young.map(as_known).collect();
         }
         self.conclude_known(&mut scan, out);
         self.add(&mut scan, out);

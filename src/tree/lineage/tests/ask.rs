@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::kernel::{Kernel, Life, Truth};
-use super::world::{Setup, Source, Step, World, setup, steps};
+use super::setup::{Setup, Source, Step, setup, steps};
+use super::world::World;
 use crate::identity::Sameness;
 use crate::tree::ask::{Above, Standing, by_ancestry};
 use crate::tree::lineage::Lineage;

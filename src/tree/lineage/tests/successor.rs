@@ -1,0 +1,93 @@
+//! What a successor is told, and takes for whom.
+
+use super::table::{Table, bare, identity, pid};
+use crate::identity::Identity;
+use crate::tree::lineage::{Input, Lineage};
+
+#[test]
+fn a_successor_takes_no_stranger_that_was_seen_for_a_suspect() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 199);
+    table.step(Input::Lost { since: u64::MAX });
+    table.scan();
+    table.step(Input::Lost { since: 198 });
+    table.lineage = Lineage::adopt(table.lineage.save(None));
+    // Seen at 200, and listed then; another one since, and one that was listed when it was saved again.
+    table.row(21, 1, 21, 199);
+    table.row(22, 1, 22, 201);
+    let mut saved = table.lineage.save(None);
+    saved.add_strangers([identity(22, 201)]);
+    table.lineage = Lineage::adopt(saved);
+    table.scan();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![21]));
+}
+
+/// Within its first tick another one can have had its PID.
+#[test]
+fn a_stranger_is_one_to_a_successor_if_it_was_seen_after_its_first_tick() {
+    for (again, suspects) in [(false, vec![20]), (true, vec![])] {
+        let mut table = Table::new();
+        table.row(10, 3, 3, 51);
+        table.row(20, 1, 20, 199);
+        table.lineage = Lineage::new(identity(10, 51), []);
+        table.lineage.set_strangers([Identity { settled: false, ..identity(20, 199) }]);
+        assert!(table.lineage.has_young_stranger(pid(20)));
+        if again {
+            table.lineage.enrich_stranger(identity(20, 199));
+        }
+        assert_eq!(table.lineage.has_young_stranger(pid(20)), !again);
+        table.lineage = Lineage::adopt(table.lineage.save(None));
+        table.scan();
+        assert_eq!(table.suspects(), suspects);
+    }
+}
+
+/// Whoever looks at the table again has it as it was first seen: it was held.
+#[test]
+fn a_scan_forgets_nothing_that_is_known_of_a_stranger() {
+    let mut table = Table::new();
+    table.row(10, 3, 3, 51);
+    table.row(20, 1, 20, 199);
+    let first_seen = Identity { settled: false, ..identity(20, 199) };
+    table.rows.get_mut(&20).unwrap().1.identity = first_seen;
+    table.lineage = Lineage::new(identity(10, 51), []);
+    table.lineage.set_strangers([first_seen]);
+    let scan = |table: &mut Table| {
+        table.step(Input::Lost { since: u64::MAX });
+        table.scan();
+        table.lineage.has_young_stranger(pid(20))
+    };
+    assert!(scan(&mut table));
+    table.lineage.enrich_stranger(identity(20, 199));
+    assert!(!scan(&mut table));
+    // The next one that has the PID.
+    table.rows.get_mut(&20).unwrap().1.identity = Identity { settled: false, ..identity(20, 200) };
+    assert!(scan(&mut table));
+}
+
+#[test]
+fn what_was_told_is_not_missing_for_a_successor() {
+    let mut table = Table::new();
+    table.row(10, 3, 3, 51);
+    table.row(20, 1, 20, 120);
+    for (told, suspects) in [(Some(150), vec![]), (None, vec![20])] {
+        table.lineage = Lineage::adopt(Lineage::new(identity(10, 51), []).save(told));
+        table.scan();
+        assert_eq!(table.suspects(), suspects);
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn what_was_saved_survives_any_format() {
+    let mut table = Table::new();
+    table.row(20, 1, 20, 120);
+    table.forked(10, bare(21));
+    table.resync();
+    let json = serde_json::to_string(&table.lineage.save(None)).unwrap();
+    let lineage = Lineage::adopt(serde_json::from_str(&json).unwrap());
+    assert!(lineage.members().eq(table.lineage.members()));
+    assert!(lineage.suspects().eq(table.lineage.suspects()));
+    assert!(lineage.is_lost());
+    assert_eq!(serde_json::to_string(&lineage.save(None)).unwrap(), json);
+}
