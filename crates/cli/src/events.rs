@@ -118,15 +118,15 @@ impl Began {
             TreeEvent::Joined { member, parent, at } => Object::Joined {
                 head: self.head(member, *at),
                 parent: parent.map(|parent| parent.pid().get()),
-                parent_token: parent.map(|parent| parent.to_string()),
+                parent_token: parent.as_ref().map(|parent| census.as_told(parent).to_string()),
             },
             TreeEvent::Exec { member, program, at } => Object::Exec {
-                head: self.head(member, *at),
+                head: self.head(census.as_told(member), *at),
                 program: program.as_deref(),
                 command: census.member(member).and_then(|member| member.command.as_deref()),
             },
             TreeEvent::Left { member, status, at } => Object::Ended {
-                head: self.head(member, *at),
+                head: self.head(ended.map_or(member, |ended| &ended.identity), *at),
                 status: Status::of(Some(*status)),
                 ran_seconds: seconds(ended.map(Ended::ran).unwrap_or_default()),
                 orphan: ended.is_some_and(|ended| ended.orphan),
@@ -136,14 +136,14 @@ impl Began {
                 Object::Resynced { when: self.when(*at), suspects: *suspects }
             }
             TreeEvent::Skipped { events } => Object::Skipped { events: *events },
-            TreeEvent::Empty(emptied) => self.empty(emptied, complete),
+            TreeEvent::Empty(emptied) => self.empty(emptied, census, complete),
             _ => return None,
         })
     }
 
-    pub(crate) fn empty(self, emptied: &Emptied, complete: bool) -> Object<'static> {
+    pub(crate) fn empty(self, emptied: &Emptied, census: &Census, complete: bool) -> Object<'static> {
         Object::Empty {
-            head: self.head(&emptied.root, emptied.at),
+            head: self.head(census.as_told(&emptied.root), emptied.at),
             status: Status::of(Some(emptied.status)),
             processes: emptied.members,
             complete,

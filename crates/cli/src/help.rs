@@ -201,13 +201,14 @@ named.
 --timeout and --kill-on-exit send SIGTERM to the whole tree, and SIGKILL after --kill-after. With --kill-on-exit the tree \
 is killed, too, if pidigree itself is killed; that takes the backend auto, which then is the subreaper, or subreaper.
 
-JSON: an object for each event, with event, and where it applies at (UTC), seconds (since the start), pid and token. \
-started has command, backend and coverage; joined has parent and parent_token; exec has program (the kernel's 15 bytes) \
-and command; ended has status, code, signal and signal_name as `pidigree wait --json`, ran_seconds, orphan (its parent had \
-ended before it) and command; resynced (not all events were seen) has suspects; skipped has events; empty has processes, \
-complete and how the command ended. The last is summary: the same and timed_out, levels, failed, orphans, \
-left_running, and the first of the longest, failures and outlived. It goes to standard error, between what the command \
-writes there: name a file with --output, or a descriptor as /dev/fd/3.
+JSON: an object for each event, with event, and where it applies at (UTC), seconds (since the start), pid and token, \
+which is the same text in all objects of one process from joined on. started has command, backend and coverage; joined \
+has parent and parent_token; exec has program (the kernel's 15 bytes) and command; ended has status, code, signal and \
+signal_name as `pidigree wait --json`, ran_seconds, orphan (its parent had ended before it) and command; resynced (not \
+all events were seen) has suspects; skipped has events; empty has processes, complete and how the command ended. The \
+last is summary: the same and timed_out, levels, failed, orphans, left_running, and the first of the longest, failures \
+and outlived. It goes to standard error, between what the command writes there: name a file with --output, or a \
+descriptor as /dev/fd/3.
 
 Trace: Chrome's JSON, which ui.perfetto.dev, chrome://tracing and speedscope open: a track for each process, in the \
 order of the tree, with its programs and an arrow from each fork. The file appears whole, when the run is over, also \

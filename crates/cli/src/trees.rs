@@ -170,7 +170,7 @@ impl Followed {
                 (Style::Wait, TreeEvent::Empty(emptied)) => {
                     let mut out = output::lines();
                     if json {
-                        output::json(&mut out, &self.began.empty(emptied, self.is_complete()))?;
+                        output::json(&mut out, &self.began.empty(emptied, &self.census, self.is_complete()))?;
                     } else {
                         writeln!(out, "{} {}", emptied.root.pid(), Empty(emptied, self.is_complete()))?;
                     }

@@ -114,6 +114,12 @@ impl Census {
         self.live.get(identity)
     }
 
+    /// The same process as it was told of first: what is known of one can grow, and its token with it.
+    pub(crate) fn as_told<'a>(&'a self, identity: &'a Identity) -> &'a Identity {
+        let live = self.live.get_key_value(identity).map(|(told, _)| told);
+        live.or(self.root.as_ref().filter(|root| *root == identity)).unwrap_or(identity)
+    }
+
     pub(crate) fn live(&self) -> impl Iterator<Item = (&Identity, &Member)> {
         self.live.iter()
     }
@@ -153,13 +159,13 @@ impl Census {
             // Its joining was dropped.
             self.join(identity, None, at);
         }
-        let member = self.live.remove(identity).expect("it has just been looked for");
+        let (told, member) = self.live.remove_entry(identity).expect("it has just been looked for");
         let parent_lives = member.forked_by.is_some_and(|parent| {
             self.live.get(&parent).is_some_and(|parent| parent.number == member.parent)
         });
         let is_root = self.root == Some(*identity);
         let orphan = member.parent != 0 && !parent_lives;
-        let ended = Ended { identity: *identity, member, status, at, orphan };
+        let ended = Ended { identity: told, member, status, at, orphan };
         if !is_root {
             if is_failure(status) {
                 self.failed.add(&ended);
@@ -206,7 +212,8 @@ mod tests {
 
     use pidigree::{ExitStatus, Identity, TreeEvent};
 
-    use super::Census;
+    use super::{Census, Ended};
+    use crate::events::Began;
 
     /// Of a process that cannot be here: another boot's.
     fn identity(pid: u32, id: u64) -> Identity {
@@ -256,6 +263,34 @@ mod tests {
         let ended = census.take(&left(stranger, ExitStatus::Code(1), 10)).expect("it ended");
         assert!(!ended.orphan && ended.ran().is_zero());
         assert_eq!((census.skipped, census.seen, census.deepest, census.failed.count), (7, 2, 2, 1));
+    }
+
+    /// Programs tell processes apart by the text.
+    #[test]
+    fn a_process_has_one_token_however_much_is_known_of_it_later() {
+        let [early, root] = ['y', 's'].map(|settled| {
+            format!("p1:10:u1:{settled}7:n1:b{:032x}", 1).parse::<Identity>().expect("a token")
+        });
+        let child = identity(11, 2);
+        let mut census = Census::new(false);
+        census.take(&joined(early, None, 0));
+        let began = Began::now();
+        let told = |event: &TreeEvent, census: &Census, ended: Option<&Ended>| {
+            serde_json::to_value(began.object(event, census, ended, true)).expect("an object")
+        };
+        let join = joined(child, Some(root), 10);
+        census.take(&join);
+        assert_eq!(told(&join, &census, None)["parent_token"], early.to_string());
+        let exec = TreeEvent::Exec { member: root, program: None, at: at(20) };
+        assert_eq!(told(&exec, &census, None)["token"], early.to_string());
+        let leave = left(root, ExitStatus::Code(0), 30);
+        let ended = census.take(&leave);
+        assert_eq!(told(&leave, &census, ended.as_ref())["token"], early.to_string());
+        assert_eq!(
+            census.as_told(&root).to_string(),
+            early.to_string(),
+            "it is the root of what is empty then"
+        );
     }
 
     #[test]
