@@ -9,17 +9,18 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use common::judge::{Contest, Judge, Work, each};
-use common::pid;
+use common::{descriptors, pid};
 use dashmap::DashMap;
-use pidigree::{Caller, Pid, Process, Router, ancestors_of};
-use pidigree_testkit::{Family, idle_children};
+use pidigree::{Backend, Caller, Pid, Process, Router, Tree, TreeChild, ancestors_of};
+use pidigree_testkit::Family;
 
 const ROUTES: usize = 1_000;
 const DEPTH: usize = 8;
 
 fn main() {
     let mut judge = Judge::from_env();
-    let routed = idle_children(ROUTES - 2);
+    descriptors(10 * ROUTES);
+    let routed: Vec<(Family, (Tree, TreeChild))> = (2..ROUTES).map(|_| spawned()).collect();
     let families = [family(), family()];
     let router = Router::new();
     // The way of SPFS: a map of roots, and a walk that looks each ancestor up.
@@ -31,8 +32,9 @@ fn main() {
         }
         map.insert(root, Arc::new(value));
     };
-    for (value, &root) in routed.pids().iter().enumerate() {
-        put(pid(root), value);
+    for (value, (_, (tree, _))) in routed.iter().enumerate() {
+        map.insert(tree.root().pid(), Arc::new(value));
+        router.insert_tree(tree.clone(), value).expect("a root that runs");
     }
     for (index, family) in families.iter().enumerate() {
         put(pid(family.fact("root").pid), ROUTES - 2 + index);
@@ -78,6 +80,14 @@ fn main() {
             pair.close();
         });
     }
+}
+
+/// One that has a route like a thousand others. To attach that many takes a minute: each time, the process table is read.
+fn spawned() -> (Family, (Tree, TreeChild)) {
+    Family::builder().spawn_by("pause", |command| {
+        let by_events = Tree::builder().backend(Backend::ProcConnector).spawn(command);
+        by_events.or_else(|_| Tree::spawn(command)).expect("a tree")
+    })
 }
 
 /// A chain of processes, of which the first has a route and the last one asks.

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 #[cfg(target_os = "linux")] // as the floor is
 use common::floor::Epoll;
 use common::judge::{Contest, Judge, Work};
-use common::pid;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use common::{descriptors, pid};
 use pidigree::{ExitStatus, Process, ProcessWatcher};
 use pidigree_testkit::{IdleChildren, idle_children};
 
@@ -21,7 +20,8 @@ const ENDS: usize = 32;
 
 fn main() {
     let mut judge = Judge::from_env();
-    let room = room();
+    // Enough for two watchers of all.
+    let room = descriptors(2 * MOST + 1_000) - 200;
     let most = MOST.min(room - 1_000);
     let standing = idle_children(most);
 
@@ -57,21 +57,6 @@ fn main() {
     #[cfg(target_os = "linux")]
     let contest = contest.against("floor", latency_raw(&raw));
     judge.hold(contest);
-}
-
-/// How many descriptors may be open: enough for two watchers of all, or what the hard limit allows.
-fn room() -> usize {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    let enough = 2 * MOST as u64 + 1_000;
-    // More than the hard limit takes a privilege.
-    let limit = if hard < enough && setrlimit(Resource::RLIMIT_NOFILE, enough, enough).is_ok() {
-        enough
-    } else {
-        let limit = hard.min(enough);
-        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("the soft limit may be raised");
-        limit
-    };
-    limit as usize - 200
 }
 
 /// pidfd_open and EPOLL_CTL_ADD are timed; deregistering is not.
