@@ -1,6 +1,6 @@
 //! What a successor is told, and takes for whom.
 
-use super::table::{Table, bare, identity, pid};
+use super::table::{Table, identity, pid};
 use crate::identity::Identity;
 use crate::tree::lineage::{Input, Lineage};
 
@@ -82,7 +82,7 @@ fn what_was_told_is_not_missing_for_a_successor() {
 fn what_was_saved_survives_any_format() {
     let mut table = Table::new();
     table.row(20, 1, 20, 120);
-    table.forked(10, bare(21));
+    table.forked(10, super::table::bare(21));
     table.resync();
     let json = serde_json::to_string(&table.lineage.save(None)).unwrap();
     let lineage = Lineage::adopt(serde_json::from_str(&json).unwrap());
