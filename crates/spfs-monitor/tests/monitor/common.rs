@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use pidigree::{ExitStatus, Pid, Process, Signal};
@@ -22,12 +24,12 @@ pub(crate) const WHILE: Duration = Duration::from_millis(25);
 
 /// So many rounds, some of them side by side: most of the time, each waits.
 pub(crate) fn side_by_side(rounds: usize, round: impl Fn(usize) + Sync) {
-    let next = std::sync::atomic::AtomicUsize::new(0);
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..rounds.min(6) {
             scope.spawn(|| {
                 loop {
-                    let number = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let number = next.fetch_add(1, Ordering::SeqCst);
                     if number >= rounds {
                         break;
                     }
@@ -41,8 +43,7 @@ pub(crate) fn side_by_side(rounds: usize, round: impl Fn(usize) + Sync) {
 /// A folder with a runtime file to be, and what the cleanup writes down.
 #[derive(Debug)]
 pub(crate) struct Runtime {
-    /// If it is its own.
-    pub(crate) _folder: Option<TempDir>,
+    pub(crate) _folder: Arc<TempDir>,
     pub(crate) file: PathBuf,
     pub(crate) log: PathBuf,
     /// Before the monitor and its arguments.
@@ -52,17 +53,21 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
+    /// Where all others are: a successor takes for a suspect who was started meanwhile, and knows of monitors whose files lie
+    /// beside its own. Two in different folders can wait for each other for ever.
     pub(crate) fn new() -> Runtime {
-        let folder = TempDir::new().expect("a folder");
-        let runtime = Runtime::among(&folder, 0);
-        Runtime { _folder: Some(folder), ..runtime }
+        static SHARED: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = shared.upgrade().unwrap_or_else(|| Arc::new(TempDir::new().expect("a folder")));
+        *shared = Arc::downgrade(&folder);
+        Runtime::at(folder, NUMBER.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// One of many in a folder.
-    pub(crate) fn among(folder: &TempDir, number: usize) -> Runtime {
+    fn at(folder: Arc<TempDir>, number: usize) -> Runtime {
         let file = folder.path().join(format!("runtime-{number}"));
         let log = file.with_extension("log");
-        Runtime { _folder: None, file, log, launcher: Vec::new(), binary: BINARY.into(), uid: None }
+        Runtime { _folder: folder, file, log, launcher: Vec::new(), binary: BINARY.into(), uid: None }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -71,7 +76,7 @@ impl Runtime {
 
     /// Whose monitor is another user's, from that copy.
     pub(crate) fn of_user(uid: u32, binary: &Public) -> Runtime {
-        let mut runtime = Runtime::new();
+        let mut runtime = Runtime::at(Arc::new(TempDir::new().expect("a folder")), 0);
         fs::set_permissions(runtime.folder(), fs::Permissions::from_mode(0o755)).expect("our folder");
         std::os::unix::fs::chown(runtime.folder(), Some(uid), Some(uid)).expect("root gives it away");
         runtime.binary = binary.0.path().join("spfs-monitor");

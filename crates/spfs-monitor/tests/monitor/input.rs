@@ -4,6 +4,7 @@ use std::fs;
 #[cfg(target_os = "linux")] // of the tests that only it has
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use pidigree::Identity;
 use pidigree_testkit::{Family, is_root, require};
@@ -221,7 +222,7 @@ fn a_folder_that_cannot_be_written() {
     let root = family.fact("root").pid.to_string();
     let others = tempfile::tempdir().unwrap();
     fs::set_permissions(others.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let closed = Runtime { file: others.path().join("runtime"), _folder: Some(others), ..runtime };
+    let closed = Runtime { file: others.path().join("runtime"), _folder: Arc::new(others), ..runtime };
     refused(&closed, &["--root", &root], 2, &[closed.file.to_str().unwrap(), "denied"]);
 }
 

@@ -16,9 +16,8 @@ const AGAIN: [&str; 0] = [];
 /// While members live; one of them is forked and orphaned while nobody watches.
 #[test]
 fn killed_while_members_live() {
-    let folder = tempfile::tempdir().unwrap();
     side_by_side(pidigree_testkit::rounds(50), |round| {
-        let runtime = Runtime::among(&folder, round);
+        let runtime = Runtime::new();
         let family =
             waiting("fork [ say child await double-fork [ say orphan await ] exit 0 ] say shell await");
         let first = runtime.watch(family.fact("root").pid);
@@ -51,9 +50,8 @@ fn killed_while_members_live() {
 /// All of it ends while nobody watches.
 #[test]
 fn killed_and_started_again_after_the_end() {
-    let folder = tempfile::tempdir().unwrap();
-    side_by_side(pidigree_testkit::rounds(50), |round| {
-        let runtime = Runtime::among(&folder, round);
+    side_by_side(pidigree_testkit::rounds(50), |_| {
+        let runtime = Runtime::new();
         let family = waiting("double-fork [ say daemon await ] exit 0");
         let first = runtime.watch(family.fact("root").pid);
         begin(&family);
@@ -71,9 +69,8 @@ fn killed_and_started_again_after_the_end() {
 /// While the cleanup runs: that goes on, and the next monitor takes its result. Another one meanwhile refuses.
 #[test]
 fn killed_during_the_cleanup() {
-    let folder = tempfile::tempdir().unwrap();
     side_by_side(pidigree_testkit::rounds(50), |round| {
-        let runtime = Runtime::among(&folder, round);
+        let runtime = Runtime::new();
         let fifo = Fifo::new();
         let family = waiting("exit 0");
         let root = family.fact("root").pid.to_string();
@@ -143,9 +140,8 @@ fn a_cleanup_whose_end_nobody_saw_is_not_begun_again_unasked() {
 /// At no matter what moment around the end, again and again: it is begun once, or it is told that nobody knows.
 #[test]
 fn killed_at_any_moment_it_cleans_up_once() {
-    let folder = tempfile::tempdir().unwrap();
     side_by_side(pidigree_testkit::rounds(50), |round| {
-        let runtime = Runtime::among(&folder, round);
+        let runtime = Runtime::new();
         let family = waiting("exit 0");
         let mut monitor = runtime.watch(family.fact("root").pid);
         begin(&family);
@@ -180,7 +176,8 @@ fn killed_at_any_moment_it_cleans_up_once() {
                     break;
                 }
             }
-            moment += Duration::from_micros(300);
+            assert!(moment < PATIENCE, "it never comes to the end: {:?}", Record::read(&runtime.file));
+            moment += Duration::from_micros(300).max(moment / 8);
         }
         runtime.is_gone();
         assert_eq!(runtime.logged(), ["cleaned"]);
@@ -224,9 +221,8 @@ impl Fifo {
 /// Who was there beside the tree, young and below the same parents, is not waited for.
 #[test]
 fn strangers_of_the_time_before_hold_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    side_by_side(pidigree_testkit::rounds(50).min(10), |round| {
-        let runtime = Runtime::among(&folder, round);
+    side_by_side(pidigree_testkit::rounds(50).min(10), |_| {
+        let runtime = Runtime::new();
         let family = waiting("say shell await");
         let root = family.fact("root").pid;
         let strangers = pidigree_testkit::Family::spawn("fork [ say stranger pause ] pause");
