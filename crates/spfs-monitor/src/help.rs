@@ -17,6 +17,11 @@ The runtime file is JSON and locked as long as its monitor lives. A second monit
 by whatever, start it again with the same FILE: it goes on with the tree as it was saved, and with the root, heartbeat and cleanup \
 command that the file names, where none are given. SIGTERM, SIGINT and SIGHUP have it leave; the file stays, for the next one.
 
+Keep the runtime files of one machine in one folder. Whoever was started while nobody watched, and hangs on nobody, could \
+be of the runtime, so the next monitor waits for its end; but not for the monitors and cleanups that the files beside its \
+own name. Two monitors with files in different folders that go on at the same time can wait for each other, and nothing is \
+cleaned up then.
+
 Once means: that the cleanup command begins is written down by its own process, right before it is executed. Killed before that, \
 the next monitor runs it; killed while it runs, the next monitor waits for it and takes its result. Only if the command ended \
 while no monitor lived can nobody tell how: then it is not begun again, unless --retry is given. One that failed is kept in the \
