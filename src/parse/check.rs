@@ -196,7 +196,7 @@ pub(crate) fn cn_proc(datagram: &[u8]) {
 /// Comes to an end, stays within the buffer, and finds exactly the names that are PIDs.
 pub(crate) fn dirent(buffer: &[u8]) {
     let mut read = Vec::new();
-    let accepted = dirent::pids(buffer, |pid| read.push(pid)).is_some();
+    let accepted = dirent::pids(buffer, |pid, _| read.push(pid)).is_some();
 
     let (mut at, mut expected) = (0, Vec::new());
     let whole = loop {

@@ -12,6 +12,7 @@
 //! | `process_of_thread`, `process_of_peer` | who owns a thread id, who opened the other end of a socket |
 //! | `scan`, `fork_count` | the process table in one pass, and the counter that stands still if nothing was created |
 //! | `listing`, `forks`, `children_of` | the PIDs alone, and whether any was given meanwhile; those of one family |
+//! | `entries` | the PIDs, and by what to tell that they are still the same processes' |
 //! | `world` | what does not change while this process lives: boot, PID namespace |
 //! | `age`, `ticks_at`, `TICK` | start times: how long ago, at which moment, how fine |
 //! | `Cgroup` | a fresh cgroup for one tree: whoever is forked in it is in it, and it says itself when it is empty |
@@ -54,8 +55,8 @@ pub(crate) mod reactor;
 
 pub(crate) use backend::{
     Cgroup, Connector, Flag, Forks, Handle, Helper, Poller, Registration, Selector, Since, Step, TICK,
-    Thread, adopts_orphans, age, capabilities, children_of, fork_count, forks, go_before_others, listing,
-    parent_of, process_of_peer, process_of_thread, scan, ticks_at, world,
+    Thread, adopts_orphans, age, capabilities, children_of, entries, fork_count, forks, go_before_others,
+    listing, parent_of, process_of_peer, process_of_thread, scan, ticks_at, world,
 };
 pub(crate) use notice::{Interest, Notice, OnDeath, Report};
 pub(crate) use posix::{

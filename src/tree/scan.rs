@@ -33,19 +33,49 @@ const LONGEST: Duration = Duration::from_secs(1);
 struct Survey {
     /// How far the creation of processes had come before.
     forks: sys::Forks,
-    parents: HashMap<Pid, Option<Pid>>,
+    parents: Parents,
     /// Those that carry what proves them to be of a tree.
     carriers: Vec<(u64, Process)>,
+}
+
+/// Of whoever was listed, the parent; by the PID, and the number of the entry, which another one with that PID has not.
+#[derive(Debug, Default)]
+struct Parents(HashMap<Pid, (u64, Option<Pid>)>);
+
+impl Parents {
+    /// A table of those that are listed now, and who of them had not been asked before.
+    fn ask(&mut self, entries: Vec<(Pid, u64)>) -> Result<(Vec<Row>, Vec<Pid>)> {
+        let mut table = Vec::with_capacity(entries.len());
+        let mut new = Vec::new();
+        for (pid, entry) in entries {
+            let parent = match self.0.get(&pid) {
+                Some((known, parent)) if *known == entry => *parent,
+                _ => match sys::parent_of(pid) {
+                    Ok(parent) => {
+                        new.push(pid);
+                        self.0.insert(pid, (entry, parent));
+                        parent
+                    }
+                    Err(error) if error.is_gone() || error.is_thread() || error.is_denied() => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            table.push(Row { pid, parent });
+        }
+        Ok((table, new))
+    }
+
+    fn has(&self, pid: Pid, entry: u64) -> bool {
+        self.0.get(&pid).is_some_and(|(known, _)| *known == entry)
+    }
 }
 
 impl Survey {
     fn read(wanted: &[Wanted]) -> Result<Survey> {
         let forks = forks()?;
-        let mut parents = HashMap::new();
-        sys::scan(|pid, parent| {
-            parents.insert(pid, parent);
-        })?;
-        let carriers = evidence::search(wanted, parents.keys().copied())?;
+        let mut parents = Parents::default();
+        let listed = parents.ask(sys::entries()?)?.1;
+        let carriers = evidence::search(wanted, listed)?;
         Ok(Survey { forks, parents, carriers })
     }
 }
@@ -154,27 +184,12 @@ impl Inner {
     fn scan_once(
         &mut self,
         keys: &mut Vec<u64>,
-        parents: &mut HashMap<Pid, Option<Pid>>,
+        parents: &mut Parents,
         before: &sys::Forks,
         began: u64,
     ) -> Result<bool> {
         let listed_from = sys::monotonic();
-        let mut table = Vec::with_capacity(parents.len());
-        let mut new = Vec::new();
-        for pid in sys::listing()? {
-            let parent = match parents.get(&pid) {
-                Some(parent) => *parent,
-                None => match sys::parent_of(pid) {
-                    Ok(parent) => {
-                        new.push(pid);
-                        *parents.entry(pid).or_insert(parent)
-                    }
-                    Err(error) if error.is_gone() || error.is_thread() || error.is_denied() => continue,
-                    Err(error) => return Err(error),
-                },
-            };
-            table.push(Row { pid, parent });
-        }
+        let (table, new) = parents.ask(sys::entries()?)?;
         let carriers = evidence::search(&self.wanted(keys), new)?;
         self.carry(keys, &carriers);
         // What is asked for by the way has to be of the same moment: so it is tried on copies first.
@@ -272,14 +287,14 @@ impl Inner {
 }
 
 /// Whether nobody came since `before` but `listed`, who were listed after it.
-fn none_came(before: &sys::Forks, listed: &HashMap<Pid, Option<Pid>>) -> Result<bool> {
+fn none_came(before: &sys::Forks, listed: &Parents) -> Result<bool> {
     let now = forks()?;
     if now.none_since(before) {
         return Ok(true);
     }
     // Others fork in other PID namespaces. But somebody here may have had a PID, and not have been there to be listed; the
     // parent, which was, may have ended before it was asked. Then the child is there now.
-    Ok(now.none_given_since(before) && sys::listing()?.iter().all(|pid| listed.contains_key(pid)))
+    Ok(now.none_given_since(before) && sys::entries()?.iter().all(|(pid, entry)| listed.has(*pid, *entry)))
 }
 
 /// How far the creation of processes has come; an error where nobody counts.

@@ -17,7 +17,7 @@ pub(super) fn record(inode: u64, offset: i64, kind: u8, name: &[u8]) -> Vec<u8> 
 
 pub(super) fn read(records: &[u8]) -> Option<Vec<u32>> {
     let mut pids = Vec::new();
-    dirent::pids(records, |pid| pids.push(pid.get())).map(|()| pids)
+    dirent::pids(records, |pid, _| pids.push(pid.get())).map(|()| pids)
 }
 
 fn name() -> impl Strategy<Value = Vec<u8>> {

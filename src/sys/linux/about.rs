@@ -80,7 +80,7 @@ impl Handle {
     /// What the first thread that has it says; ENOENT if none has.
     fn of_threads<T>(&self, mut ask: impl FnMut(Pid) -> Result<T, Errno>) -> Result<T, Errno> {
         let mut threads = Vec::new();
-        list(ProcPath::new(self.pid(), "/task").as_c_str(), |tid| threads.push(tid))?;
+        list(ProcPath::new(self.pid(), "/task").as_c_str(), |tid, _| threads.push(tid))?;
         for tid in threads {
             match ask(tid) {
                 // It has ended, or just then.

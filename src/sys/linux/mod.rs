@@ -29,6 +29,6 @@ pub(crate) use selector::{Flag, Selector};
 pub(crate) use step::{Since, Step};
 pub(crate) use subreaper::Helper;
 pub(crate) use syscall::go_before_others;
-pub(crate) use table::{Forks, children_of, fork_count, forks, listing, parent_of, scan};
+pub(crate) use table::{Forks, children_of, entries, fork_count, forks, listing, parent_of, scan};
 pub(crate) use thread::{Thread, process_of_peer, process_of_thread};
 pub(crate) use world::{TICK, age, children_are_here, ticks_at, world};

@@ -40,7 +40,7 @@ pub(crate) fn scan(mut each: impl FnMut(Pid, Option<Pid>)) -> Result<usize> {
     need_proc_now(None, "scan the process table")?;
     let mut ended = 0;
     let mut failed = None;
-    list(c"/proc", |pid| {
+    list(c"/proc", |pid, _| {
         if failed.is_some() {
             return;
         }
@@ -119,11 +119,20 @@ fn number_in(path: &std::ffi::CStr) -> Option<u64> {
 
 /// The PIDs of all processes in /proc, at one moment or another of the listing.
 pub(crate) fn listing() -> Result<Vec<Pid>> {
+    Ok(entries()?.into_iter().map(|(pid, _)| pid).collect())
+}
+
+/// The same, with the numbers of their entries' inodes. Whoever has the PID of another one has another number, however it came
+/// by that PID: the entry goes with its process. One process can get a new number, where the kernel is short of memory.
+///
+/// Before Linux 6.15 a PID is free a moment before the entry of its last bearer has gone (release_task, kernel/exit.c).
+pub(crate) fn entries() -> Result<Vec<(Pid, u64)>> {
     const TRIED: &str = "list the processes";
     need_proc_now(None, TRIED)?;
-    let mut pids = Vec::with_capacity(256);
-    list(c"/proc", |pid| pids.push(pid)).map_err(|errno| Error::os(None, TRIED, errno.into()))?;
-    Ok(pids)
+    let mut entries = Vec::with_capacity(256);
+    list(c"/proc", |pid, inode| entries.push((pid, inode)))
+        .map_err(|errno| Error::os(None, TRIED, errno.into()))?;
+    Ok(entries)
 }
 
 /// The PIDs of the children, from the kernel's own lists, one a thread (trap 17).
@@ -179,7 +188,7 @@ struct Lists {
 
 fn lists(pid: Pid) -> Result<Lists, Errno> {
     let mut lists = Lists { threads: Vec::new(), children: Vec::new() };
-    list(ProcPath::new(pid, "/task").as_c_str(), |tid| lists.threads.push(tid))?;
+    list(ProcPath::new(pid, "/task").as_c_str(), |tid, _| lists.threads.push(tid))?;
     let mut text = Vec::new();
     for &tid in &lists.threads {
         let path = ProcPath::of_thread(pid, tid, "/children");
@@ -192,7 +201,7 @@ fn lists(pid: Pid) -> Result<Lists, Errno> {
 }
 
 /// The numbers that a directory lists.
-pub(super) fn list(path: &std::ffi::CStr, mut each: impl FnMut(Pid)) -> Result<(), Errno> {
+pub(super) fn list(path: &std::ffi::CStr, mut each: impl FnMut(Pid, u64)) -> Result<(), Errno> {
     let directory: OwnedFd =
         open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut buffer = vec![0; 32 * 1024];

@@ -37,7 +37,10 @@ mod tests;
 
 #[cfg(target_os = "macos")]
 pub(crate) use self::{
-    absent::{Cgroup, Forks, Helper, adopts_orphans, children_are_here, fork_count, forks, go_before_others},
+    absent::{
+        Cgroup, Forks, Helper, adopts_orphans, children_are_here, entries, fork_count, forks,
+        go_before_others,
+    },
     capabilities::capabilities,
     here::{
         Connector, Handle, Poller, Step, Thread, children_of, listing, parent_of, process_of_thread, scan,

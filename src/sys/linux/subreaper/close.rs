@@ -37,7 +37,7 @@ fn close_listed(first: i32) -> Result<(), Errno> {
         if filled == 0 {
             return Ok(());
         }
-        let close = |fd: crate::pid::Pid| {
+        let close = |fd: crate::pid::Pid, _| {
             if fd.raw() >= first && fd.raw() != own {
                 let _ = nix::unistd::close(fd.raw());
             }
