@@ -9,7 +9,7 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pidigree::{Backend, Tree};
-use pidigree_testkit::{Family, eventually, handed_on, is_root, require, stage};
+use pidigree_testkit::{Family, eventually, fork_with_pid, handed_on, is_root, require, stage};
 
 /// How the tracker ends when its tree is empty, and when it hears of trouble.
 const EMPTY: i32 = 17;
@@ -23,22 +23,23 @@ const SLEEPS: &[libc::c_long] = &[
 ];
 
 const TEST: &str = "a_fork_that_is_under_way_is_not_missed";
+const REUSED: &str = "who_was_given_the_pid_of_a_stranger_meanwhile_is_a_member";
+
+const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
 #[test]
 fn a_fork_that_is_under_way_is_not_missed() {
     follow_to_the_end();
     require!(is_root(), "needs root, for userfaultfd and a PID namespace in which nobody else forks");
     stage(TEST, &["in-ns", "pid,mount"], || {
-        let executable = std::env::current_exe().unwrap();
-        let words = ["hand-on", executable.to_str().unwrap(), "--exact", TEST, "--nocapture"];
-        let mut family =
-            Family::builder().launcher(&words).spawn("say root await held given [ say child await ] exit 0");
+        let mut family = followed(TEST, "say root await held given [ say child await ] exit 0");
         let root = family.fact("root").pid;
         let scanner = Stepped::seize(eventually("somebody scans", || thread_of(family.root_pid())));
 
         family.poke(root);
         assert_eq!(family.fact("given").pid, root);
         let child = last_pid();
+        scanner.go_to_the_proof();
         scanner.go_to_the_end_of_a_listing();
         assert_eq!(last_pid(), child, "nobody else forks here");
         assert!(!listed().contains(&child), "the trap: it has a PID, and was not there to be listed");
@@ -51,11 +52,52 @@ fn a_fork_that_is_under_way_is_not_missed() {
             assert!(scanner.go_to_sleep(), "empty, while the child lives");
         }
         scanner.let_go();
-        assert!(family.heard("child").len() == 1 && !family.has_ended());
-        family.poke(child);
-        family.wait_all();
-        assert_eq!(family.child().wait().unwrap().code(), Some(EMPTY));
+        assert_eq!(family.heard("child").len(), 1);
+        ends_with(&mut family, child);
     });
+}
+
+/// It is read beforehand who is whose. Whoever has the PID of a stranger since is no stranger for that.
+#[test]
+fn who_was_given_the_pid_of_a_stranger_meanwhile_is_a_member() {
+    follow_to_the_end();
+    require!(is_root(), "needs root, to choose a PID");
+    stage(REUSED, &["in-ns", "pid,mount"], || {
+        let stranger = fork_with_pid(7000).unwrap();
+        let mut family = followed(REUSED, "say root await fork [ say child await ] await exit 0");
+        let root = family.fact("root").pid;
+        let scanner = Stepped::seize(eventually("somebody scans", || thread_of(family.root_pid())));
+
+        scanner.go_to_the_proof();
+        stranger.kill_and_reap();
+        std::fs::write(LAST_PID, "6999").unwrap();
+        family.poke(root);
+        assert_eq!(family.fact("child").pid, 7000, "nobody else forks here");
+        assert!(scanner.go_to_sleep());
+
+        family.poke(root);
+        family.wait_ended(root);
+        for _ in 0..3 {
+            assert!(scanner.go_to_sleep(), "empty, while the child lives");
+        }
+        scanner.let_go();
+        ends_with(&mut family, 7000);
+    });
+}
+
+/// The family, whose tracker is this test in a process of its own.
+fn followed(test: &str, script: &str) -> Family {
+    let executable = std::env::current_exe().unwrap();
+    let words = ["hand-on", executable.to_str().unwrap(), "--exact", test, "--nocapture"];
+    Family::builder().launcher(&words).spawn(script)
+}
+
+/// The tree is empty when this last one has ended, and not before.
+fn ends_with(family: &mut Family, last: u32) {
+    assert!(!family.has_ended());
+    family.poke(last);
+    family.wait_all();
+    assert_eq!(family.child().wait().unwrap().code(), Some(EMPTY));
 }
 
 /// What the tracker does, in its own process; elsewhere nothing.
@@ -79,7 +121,7 @@ fn thread_of(tracker: u32) -> Option<Pid> {
 }
 
 fn last_pid() -> u32 {
-    std::fs::read_to_string("/proc/sys/kernel/ns_last_pid").unwrap().trim().parse().unwrap()
+    std::fs::read_to_string(LAST_PID).unwrap().trim().parse().unwrap()
 }
 
 fn listed() -> Vec<u32> {
@@ -123,29 +165,41 @@ impl Stepped {
         })
     }
 
-    /// Until it has listed the processes after it has asked for the second time, since it last slept, which PID was given
-    /// last: the first is before it reads who is whose, the second when it begins to prove who is there.
-    fn go_to_the_end_of_a_listing(&self) {
+    /// Until it is about to ask for the second time, since it last slept, which PID was given last: the first is before it reads
+    /// who is whose, the second when it begins to prove who is there.
+    fn go_to_the_proof(&self) {
         // In the middle of whatever it does, now.
         assert!(self.go_to_sleep());
-        let (mut asked, mut directory, mut lists) = (0, None, false);
+        let mut asked = 0;
+        while asked < 2 {
+            match self.step().expect("its tree is not empty") {
+                Call::Enters(libc::SYS_openat, arguments) => {
+                    asked += usize::from(self.text(arguments[1]) == LAST_PID);
+                }
+                Call::Enters(call, _) if SLEEPS.contains(&call) => asked = 0,
+                _ => {}
+            }
+        }
+    }
+
+    /// From there, until it has listed the processes.
+    fn go_to_the_end_of_a_listing(&self) {
+        let (mut directory, mut lists) = (None, false);
         loop {
             match self.step().expect("its tree is not empty") {
                 Call::Enters(libc::SYS_openat, arguments) => {
                     let path = self.text(arguments[1]);
-                    assert!(asked <= 2, "the moment has passed: this test proves nothing");
-                    asked += usize::from(path == "/proc/sys/kernel/ns_last_pid");
+                    assert!(path != LAST_PID, "the moment has passed: this test proves nothing");
                     directory = (path == "/proc").then_some(None);
                 }
                 Call::Returns(descriptor) if directory == Some(None) => {
                     directory = Some(Some(u64::try_from(descriptor).expect("/proc can be opened")));
                 }
                 Call::Enters(libc::SYS_getdents64, arguments) => {
-                    lists = directory == Some(Some(arguments[0])) && asked == 2;
+                    lists = directory == Some(Some(arguments[0]));
                 }
                 Call::Returns(0) if lists => return,
                 Call::Returns(_) => lists = false,
-                Call::Enters(call, _) if SLEEPS.contains(&call) => asked = 0,
                 Call::Enters(..) => {}
             }
         }
