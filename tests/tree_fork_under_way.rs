@@ -4,16 +4,17 @@
 #![cfg(target_os = "linux")] // for both
 
 use std::io::Error;
+use std::process::Command;
 
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use pidigree::{Backend, Tree};
-use pidigree_testkit::{Family, eventually, fork_with_pid, handed_on, is_root, require, stage};
+use pidigree::{Backend, Process, Tree};
+use pidigree_testkit::{Family, eventually, handed_on, is_root, require, stage};
 
-/// How the tracker ends when its tree is empty, and when it hears of trouble.
-const EMPTY: i32 = 17;
-const TROUBLE: i32 = 18;
+/// How the tracker ends when it hears of trouble; and when its tree is empty, with how many members it had.
+const TROUBLE: i32 = 17;
+const EMPTY: i32 = 20;
 
 const SLEEPS: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")] // newer architectures have only the others
@@ -29,7 +30,7 @@ const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
 #[test]
 fn a_fork_that_is_under_way_is_not_missed() {
-    follow_to_the_end();
+    follow_to_the_end(|command| Tree::builder().backend(Backend::Poll).spawn(command).unwrap().0);
     require!(is_root(), "needs root, for userfaultfd and a PID namespace in which nobody else forks");
     stage(TEST, &["in-ns", "pid,mount"], || {
         let mut family = followed(TEST, "say root await held given [ say child await ] exit 0");
@@ -60,28 +61,43 @@ fn a_fork_that_is_under_way_is_not_missed() {
 /// It is read beforehand who is whose. Whoever has the PID of a stranger since is no stranger for that.
 #[test]
 fn who_was_given_the_pid_of_a_stranger_meanwhile_is_a_member() {
-    follow_to_the_end();
+    // What it spawns it marks, which would prove a member, too.
+    follow_to_the_end(|command| {
+        let root = Process::from_child(&command.spawn().unwrap()).unwrap();
+        Tree::builder().backend(Backend::Poll).attach(&root).unwrap()
+    });
     require!(is_root(), "needs root, to choose a PID");
     stage(REUSED, &["in-ns", "pid,mount"], || {
-        let stranger = fork_with_pid(7000).unwrap();
-        let mut family = followed(REUSED, "say root await fork [ say child await ] await exit 0");
-        let root = family.fact("root").pid;
-        let scanner = Stepped::seize(eventually("somebody scans", || thread_of(family.root_pid())));
+        // Where a scan is not proven at once, it finds the child in another way.
+        for _ in 0..4 {
+            // A child of a stranger, not of init, which is given orphans.
+            let strangers =
+                Family::spawn("say other await fork [ say stranger await exit 0 ] reap say reaped pause");
+            let choose = || std::fs::write(LAST_PID, "6999").unwrap();
+            let other = strangers.fact("other").pid;
+            choose();
+            strangers.poke(other);
+            assert_eq!(strangers.fact("stranger").pid, 7000);
+            let mut family = followed(REUSED, "say root await fork [ setsid say child await ] await exit 0");
+            let root = family.fact("root").pid;
+            let scanner = Stepped::seize(eventually("somebody scans", || thread_of(family.root_pid())));
 
-        scanner.go_to_the_proof();
-        stranger.kill_and_reap();
-        std::fs::write(LAST_PID, "6999").unwrap();
-        family.poke(root);
-        assert_eq!(family.fact("child").pid, 7000, "nobody else forks here");
-        assert!(scanner.go_to_sleep());
+            scanner.go_to_the_proof();
+            strangers.poke(7000);
+            assert_eq!(strangers.fact("reaped").pid, other);
+            choose();
+            family.poke(root);
+            assert_eq!(family.fact("child").pid, 7000, "nobody else forks here");
+            assert!(scanner.go_to_sleep());
 
-        family.poke(root);
-        family.wait_ended(root);
-        for _ in 0..3 {
-            assert!(scanner.go_to_sleep(), "empty, while the child lives");
+            family.poke(root);
+            family.wait_ended(root);
+            for _ in 0..3 {
+                assert!(scanner.go_to_sleep(), "empty, while the child lives");
+            }
+            scanner.let_go();
+            ends_with(&mut family, 7000);
         }
-        scanner.let_go();
-        ends_with(&mut family, 7000);
     });
 }
 
@@ -92,21 +108,21 @@ fn followed(test: &str, script: &str) -> Family {
     Family::builder().launcher(&words).spawn(script)
 }
 
-/// The tree is empty when this last one has ended, and not before.
+/// The tree is empty when this last one has ended, and not before; root and child were its members.
 fn ends_with(family: &mut Family, last: u32) {
     assert!(!family.has_ended());
     family.poke(last);
     family.wait_all();
-    assert_eq!(family.child().wait().unwrap().code(), Some(EMPTY));
+    assert_eq!(family.child().wait().unwrap().code(), Some(EMPTY + 2));
 }
 
 /// What the tracker does, in its own process; elsewhere nothing.
-fn follow_to_the_end() {
+fn follow_to_the_end(start: impl FnOnce(&mut Command) -> Tree) {
     let Some(mut command) = handed_on() else { return };
-    let (tree, _child) = Tree::builder().backend(Backend::Poll).spawn(&mut command).unwrap();
+    let tree = start(&mut command);
     drop(command);
     std::process::exit(match tree.wait_empty(None) {
-        Ok(Some(_)) => EMPTY,
+        Ok(Some(emptied)) => EMPTY + emptied.members as i32,
         _ => TROUBLE,
     });
 }
