@@ -196,7 +196,7 @@ pub(crate) fn cn_proc(datagram: &[u8]) {
 /// Comes to an end, stays within the buffer, and finds exactly the names that are PIDs.
 pub(crate) fn dirent(buffer: &[u8]) {
     let mut read = Vec::new();
-    let accepted = dirent::pids(buffer, |pid, _| read.push(pid)).is_some();
+    let accepted = dirent::pids(buffer, |pid, inode| read.push((pid, inode))).is_some();
 
     let (mut at, mut expected) = (0, Vec::new());
     let whole = loop {
@@ -213,7 +213,8 @@ pub(crate) fn dirent(buffer: &[u8]) {
         let Ok(name) = std::ffi::CStr::from_bytes_until_nul(&record[19..]) else {
             break false;
         };
-        expected.extend(number::<u32>(name.to_bytes()).and_then(Pid::new));
+        let inode = u64::from_ne_bytes(*header.first_chunk().expect("it has 19 bytes"));
+        expected.extend(number::<u32>(name.to_bytes()).and_then(Pid::new).map(|pid| (pid, inode)));
         at += length;
     };
     assert_eq!(accepted, whole);

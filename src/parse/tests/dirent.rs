@@ -15,9 +15,9 @@ pub(super) fn record(inode: u64, offset: i64, kind: u8, name: &[u8]) -> Vec<u8> 
     record
 }
 
-pub(super) fn read(records: &[u8]) -> Option<Vec<u32>> {
-    let mut pids = Vec::new();
-    dirent::pids(records, |pid, _| pids.push(pid.get())).map(|()| pids)
+pub(super) fn read(records: &[u8]) -> Option<Vec<(u32, u64)>> {
+    let mut entries = Vec::new();
+    dirent::pids(records, |pid, inode| entries.push((pid.get(), inode))).map(|()| entries)
 }
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
@@ -41,12 +41,12 @@ fn buffer(records: &[(u64, i64, u8, Vec<u8>)]) -> Vec<u8> {
 proptest! {
     #[test]
     fn exactly_the_names_that_are_pids_are_found(records in records()) {
-        let expected: Vec<u32> = records
+        let expected: Vec<(u32, u64)> = records
             .iter()
-            .filter_map(|(.., name)| {
+            .filter_map(|(inode, .., name)| {
                 let name = std::str::from_utf8(name).ok()?;
                 let pid: i32 = name.parse().ok()?;
-                (pid > 0 && pid.to_string() == name).then_some(pid as u32)
+                (pid > 0 && pid.to_string() == name).then_some((pid as u32, *inode))
             })
             .collect();
         prop_assert_eq!(read(&buffer(&records)), Some(expected));

@@ -121,7 +121,7 @@ fn a_listing_of_proc_gives_the_pids_that_std_lists() {
     };
     let names: Vec<String> = listing.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     let records: Vec<u8> = names.iter().flat_map(|name| dirent::record(1, 1, 4, name.as_bytes())).collect();
-    let expected: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    let expected: Vec<(u32, u64)> = names.iter().filter_map(|name| Some((name.parse().ok()?, 1))).collect();
     assert_eq!(dirent::read(&records), Some(expected));
 }
 

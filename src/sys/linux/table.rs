@@ -98,7 +98,8 @@ impl Forks {
     }
 
     /// Whether no PID can have been given twice since `before`: they are given in ascending order, all round, and there
-    /// were not forks enough for a whole round. (Whoever may write ns_last_pid can break that.)
+    /// were not forks enough for a whole round. (Whoever may write ns_last_pid can break that; `entries` cannot be
+    /// fooled so.)
     pub(crate) fn reuse_none_since(&self, before: &Forks) -> bool {
         // RESERVED_PIDS: where the second round begins.
         const RESERVED: u64 = 300;

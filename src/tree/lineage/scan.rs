@@ -78,9 +78,8 @@ impl Lineage {
                 known.settled && known.pid == seen.pid && known.start == seen.start
             };
             let known = std::mem::take(&mut self.strangers);
-            let as_known = |seen| {
-                known.iter().filter(|one| is_it(one, &seen)).fold(seen, |seen, one| richer(*one, seen))
-            };
+            let as_known =
+                |seen| known.iter().find(|one| is_it(one, &seen)).map_or(seen, |one| richer(*one, seen));
             self.strangers = young.map(as_known).collect();
         }
         self.conclude_known(&mut scan, out);
