@@ -69,25 +69,25 @@ fn who_was_given_the_pid_of_a_stranger_meanwhile_is_a_member() {
     require!(is_root(), "needs root, to choose a PID");
     stage(REUSED, &["in-ns", "pid,mount"], || {
         // Where a scan is not proven at once, it finds the child in another way.
-        for _ in 0..4 {
+        for chosen in [6000, 7000, 8000, 9000] {
             // A child of a stranger, not of init, which is given orphans.
             let strangers =
                 Family::spawn("say other await fork [ say stranger await exit 0 ] reap say reaped pause");
-            let choose = || std::fs::write(LAST_PID, "6999").unwrap();
+            let choose = || std::fs::write(LAST_PID, (chosen - 1).to_string()).unwrap();
             let other = strangers.fact("other").pid;
             choose();
             strangers.poke(other);
-            assert_eq!(strangers.fact("stranger").pid, 7000);
+            assert_eq!(strangers.fact("stranger").pid, chosen);
             let mut family = followed(REUSED, "say root await fork [ setsid say child await ] await exit 0");
             let root = family.fact("root").pid;
             let scanner = Stepped::seize(eventually("somebody scans", || thread_of(family.root_pid())));
 
             scanner.go_to_the_proof();
-            strangers.poke(7000);
+            strangers.poke(chosen);
             assert_eq!(strangers.fact("reaped").pid, other);
             choose();
             family.poke(root);
-            assert_eq!(family.fact("child").pid, 7000, "nobody else forks here");
+            assert_eq!(family.fact("child").pid, chosen, "nobody else forks here");
             assert!(scanner.go_to_sleep());
 
             family.poke(root);
@@ -96,7 +96,7 @@ fn who_was_given_the_pid_of_a_stranger_meanwhile_is_a_member() {
                 assert!(scanner.go_to_sleep(), "empty, while the child lives");
             }
             scanner.let_go();
-            ends_with(&mut family, 7000);
+            ends_with(&mut family, chosen);
         }
     });
 }
