@@ -298,8 +298,9 @@ impl Family {
         let mut facts = self.lock();
         assert!(
             facts.read_to_end(DEADLINE),
-            "not every member has ended within {DEADLINE:?}; {}",
-            facts.report()
+            "not every member has ended within {DEADLINE:?}; {}\n{}",
+            facts.report(),
+            who_is_there()
         );
     }
 
@@ -443,6 +444,18 @@ impl Facts {
         }
         report
     }
+}
+
+/// Whoever keeps a test waiting may be no member.
+fn who_is_there() -> String {
+    const MOST: usize = 100;
+    let listed = Command::new("ps").args(["-A", "-o", "pid,ppid,stat,wchan,comm"]).output();
+    let text = match listed {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => return format!("ps: {error}"),
+    };
+    let first: Vec<&str> = text.lines().take(MOST).collect();
+    format!("{} processes, of which the first are:\n{}", text.lines().count(), first.join("\n"))
 }
 
 fn parse(line: &str) -> Option<Fact> {

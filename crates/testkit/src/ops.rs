@@ -18,6 +18,10 @@ pub(crate) fn run_process(ops: &[Op]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// So many generations of a hopper go before one more is looked for: those in between may be zombies still. Some init
+/// processes take their time over thousands of orphans, and PIDs are everybody's.
+const UNREAPED: u64 = 4000;
+
 /// What the kernel forgets: the parent at the time of the fork.
 struct Runner {
     parent: i32,
@@ -101,6 +105,7 @@ impl Runner {
 
     fn hop(&mut self, hops: &Hops) {
         let mut generation = 0;
+        let mut behind: Option<Pinned> = None;
         while hops.generations == 0 || generation < hops.generations {
             generation += 1;
             let is_turn = |every: Option<u64>| every.is_some_and(|every| generation % every == 0);
@@ -114,6 +119,14 @@ impl Runner {
             }
             if is_turn(hops.setsid_every) {
                 must("hopper", nix::unistd::setsid());
+            }
+            if cfg!(target_os = "linux") && generation % UNREAPED == 0 {
+                // Where it may not be pinned, nobody waits
+                let is_left = |one: &Pinned| !one.wait_reaped(Duration::from_millis(10)).unwrap_or(true);
+                while behind.as_ref().is_some_and(is_left) {
+                    end_with_lifeline();
+                }
+                behind = Pinned::open(sys::own_pid().unsigned_abs()).ok();
             }
             end_with_lifeline();
         }

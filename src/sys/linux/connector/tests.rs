@@ -336,7 +336,9 @@ fn a_hopper_is_followed_to_its_end() {
     const GENERATIONS: usize = 10_000;
     require_connector!();
     let connectors = both();
-    let script = format!("say root await hopper {GENERATIONS} setsid-every 100 say last exit 9");
+    let script = format!(
+        "subreaper fork [ say root await hopper {GENERATIONS} setsid-every 100 say last exit 9 ] reap-all"
+    );
     let family = Family::spawn(script.as_str());
     let root = family.fact("root").pid;
     let mut all = Vec::new();
@@ -421,7 +423,7 @@ fn after_a_loss_the_census_is_right() {
 #[test]
 fn without_the_filter_it_starts_in_a_storm() {
     require_connector!();
-    let storm: Vec<Family> = (0..8).map(|_| Family::spawn("hopper 0")).collect();
+    let storm: Vec<Family> = (0..8).map(|_| Family::spawn("subreaper fork [ hopper 0 ] reap-all")).collect();
     for _ in 0..20_000 {
         Connector::open_with(Some(1), unfiltered).unwrap();
     }
@@ -502,7 +504,7 @@ fn the_census_of_a_hopper_is_never_empty() {
     require_connector!();
     let mut connector = Connector::open(None).unwrap();
     require!(connector.is_filtered(), "needs CAP_BPF");
-    let family = Family::spawn("say root await hopper 0");
+    let family = Family::spawn("subreaper fork [ say root await hopper 0 ] reap-all");
     let root = family.fact("root").pid;
     connector.track(pid(root), Some(1)).unwrap();
     family.poke(root);
