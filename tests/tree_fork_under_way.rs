@@ -70,14 +70,16 @@ fn who_was_given_the_pid_of_a_stranger_meanwhile_is_a_member() {
     stage(REUSED, &["in-ns", "pid,mount"], || {
         // Where a scan is not proven at once, it finds the child in another way.
         for chosen in [6000, 7000, 8000, 9000] {
-            // A child of a stranger, not of init, which is given orphans.
-            let strangers =
-                Family::spawn("say other await fork [ say stranger await exit 0 ] reap say reaped pause");
+            // A child of a stranger, not of init, which is given orphans. Its own is one, and a stranger still.
+            let script = "say other await fork [ fork [ say orphan pause ] say stranger await exit 0 ] \
+                          reap say reaped pause";
+            let strangers = Family::spawn(script);
             let choose = || std::fs::write(LAST_PID, (chosen - 1).to_string()).unwrap();
             let other = strangers.fact("other").pid;
             choose();
             strangers.poke(other);
             assert_eq!(strangers.fact("stranger").pid, chosen);
+            assert_eq!(strangers.fact("orphan").ppid, chosen);
             let mut family = followed(REUSED, "say root await fork [ setsid say child await ] await exit 0");
             let root = family.fact("root").pid;
             let scanner = Stepped::seize(eventually("somebody scans", || thread_of(family.root_pid())));

@@ -330,11 +330,13 @@ impl<'a> Begun<'a> {
     fn attach(self, root: &Process, source: Source) -> Result<Tree> {
         let fed = matches!(source, Source::Connector);
         let (mut lineage, above) = self.lineage(*root.identity())?;
+        let mut young = Vec::new();
         if !TELLS_EARLIER {
             // Should it take long to prove who was there: these were.
-            lineage.add_strangers(beside(root.pid(), &above)?);
+            young = beside(root.pid(), &above, &mut lineage)?;
         }
         let mut follow = self.follow(*root.identity(), lineage, source, fed);
+        follow.young = young;
         for evidence in &self.builder.evidence {
             follow.evidence.extend(Proof::of(evidence, root)?);
         }

@@ -1,6 +1,6 @@
 //! One tree: what is known of it, and what of that its owners have not heard yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +31,8 @@ pub(super) struct Follow {
     root_process: Option<Process>,
     /// Held as long as the tree is: the root, if it was there before; who is excluded; ancestors without a sure identity.
     pub(super) held: Vec<Process>,
+    /// Strangers that only their start tells from others, and were seen in the very tick that they started in; for some ticks.
+    pub(super) young: Vec<Process>,
     pub(super) lineage: Lineage,
     pub(super) source: Source,
     /// The connector tells of every member.
@@ -41,6 +43,8 @@ pub(super) struct Follow {
     pub(super) walked: bool,
     /// When the last proven scan began to list who is there, on the kernel's monotonic clock.
     pub(super) proven: u64,
+    /// Whom that has listed, each with the number of its entry.
+    pub(super) listed: Arc<HashSet<(Pid, u64)>>,
     pub(super) coverage: Coverage,
     pub(super) evidence: Vec<Proof>,
     /// When it began, on the kernel's monotonic clock, in nanoseconds.
@@ -136,12 +140,14 @@ impl Follow {
             root_status: None,
             root_process: None,
             held: Vec::new(),
+            young: Vec::new(),
             lineage,
             source,
             fed,
             untracked: false,
             walked: false,
             proven: 0,
+            listed: Arc::default(),
             coverage,
             evidence: Vec::new(),
             began,
@@ -481,7 +487,7 @@ impl Follow {
 
     /// A process that is known under this PID, if it is held.
     pub(super) fn pinned(&self, pid: Pid) -> Option<&Process> {
-        let held = || self.held.iter().find(|process| process.pid() == pid);
+        let held = || self.held.iter().chain(&self.young).find(|process| process.pid() == pid);
         self.pins.get(&pid).map(|pin| &pin.process).or_else(held)
     }
 
@@ -508,7 +514,7 @@ impl Follow {
             }
             left |= !seen.settled;
         }
-        for process in &self.held {
+        for process in self.held.iter().chain(&self.young) {
             // Of one that has ended there is nothing to tell a successor.
             let young = self.lineage.has_young_stranger(process.pid());
             if let Some(seen) = young.then(|| seen_again(process)).flatten() {

@@ -152,7 +152,7 @@ pub(crate) struct Details {
     pub(crate) session: Option<Pid>,
     /// A zombie, all threads of which have ended.
     pub(crate) ended: bool,
-    /// It is the very process that is known under this PID, or the adopter: it was held all the time.
+    /// It is the very process that is known under this PID, or the adopter, or the stranger: it was held all the time.
     pub(crate) is_pinned: bool,
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -47,10 +48,15 @@ impl Parents {
     fn ask(&mut self, entries: Vec<(Pid, u64)>) -> Result<(Vec<Row>, Vec<Pid>)> {
         let mut table = Vec::with_capacity(entries.len());
         let mut new = Vec::new();
+        let fresh = entries.iter().filter(|(pid, entry)| !self.has(*pid, *entry));
+        let fresh: HashSet<Pid> = fresh.map(|(pid, _)| *pid).collect();
+        // The child of one is not that of another one who was given its PID.
+        let is_other = |pid: &Pid| fresh.contains(pid);
+        self.0.retain(|pid, (_, parent)| !is_other(pid) && !parent.as_ref().is_some_and(is_other));
         for (pid, entry) in entries {
             let parent = match self.0.get(&pid) {
-                Some((known, parent)) if *known == entry => *parent,
-                _ => match sys::parent_of(pid) {
+                Some((_, parent)) => *parent,
+                None => match sys::parent_of(pid) {
                     Ok(parent) => {
                         new.push(pid);
                         self.0.insert(pid, (entry, parent));
@@ -101,8 +107,12 @@ impl Engine {
             if let Err(error) = &scanned {
                 inner.tree(key).fail(error.again());
             }
-            let again = inner.tree(key).needs_scan();
-            inner.tree(key).set_due(again.then(|| Instant::now() + pause));
+            let follow = inner.tree(key);
+            let again = follow.needs_scan();
+            if !again {
+                follow.young.clear();
+            }
+            follow.set_due(again.then(|| Instant::now() + pause));
         }
         inner.check_sources();
     }
@@ -189,7 +199,9 @@ impl Inner {
         began: u64,
     ) -> Result<bool> {
         let listed_from = sys::monotonic();
-        let (table, new) = parents.ask(sys::entries()?)?;
+        let entries = sys::entries()?;
+        let listed: Arc<HashSet<(Pid, u64)>> = Arc::new(entries.iter().copied().collect());
+        let (table, new) = parents.ask(entries)?;
         let carriers = evidence::search(&self.wanted(keys), new)?;
         self.carry(keys, &carriers);
         // What is asked for by the way has to be of the same moment: so it is tried on copies first.
@@ -224,22 +236,35 @@ impl Inner {
                 })
             };
             let mut lineage = follow.lineage.clone();
-            let mut outputs = Vec::new();
+            let (mut outputs, mut young) = (Vec::new(), Vec::new());
             let (details, is_strange) = (&mut details, &mut is_strange);
             lineage.step(Input::Scanned { table: &table, details, is_strange, began }, &mut outputs);
+            if follow.is_polled() {
+                // Strangers by those above them. Orphaned before the next scan, they could be anybody's by then.
+                let come = listed.difference(&follow.listed).map(|(pid, _)| *pid);
+                let strangers: Vec<Pid> = come.filter(|pid| !lineage.knows(*pid)).collect();
+                let seen = strangers.iter().copied().filter_map(details).filter(|details| !details.ended);
+                lineage.add_strangers(seen.map(|details| details.identity));
+                let unsure = strangers.iter().filter(|pid| lineage.has_young_stranger(**pid));
+                young.extend(unsure.filter_map(|pid| Process::open(*pid).ok()));
+            }
             if let Some(error) = trouble.into_inner() {
                 return Err(error);
             }
-            tried.push((*key, lineage, outputs));
+            tried.push((*key, lineage, outputs, young));
         }
         if !none_came(before, parents)? {
             return Ok(false);
         }
         let at = sys::monotonic();
-        for (key, lineage, outputs) in tried {
+        for (key, lineage, outputs, young) in tried {
             self.replace(key, lineage, outputs, at);
             let follow = self.tree(key);
+            follow.young.extend(young);
+            let lineage = &follow.lineage;
+            follow.young.retain(|one| lineage.has_young_stranger(one.pid()));
             follow.proven = listed_from;
+            follow.listed = Arc::clone(&listed);
             if follow.emptied.is_none() && follow.is_polled() {
                 // Whatever is forked from now on is not told by anybody.
                 self.step(key, Input::Lost { since: began.saturating_sub(STAMPED) }, at);

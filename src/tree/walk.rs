@@ -9,7 +9,7 @@ use crate::process::Process;
 use crate::state::{ExitStatus, State};
 use crate::sys;
 use crate::tree::engine::Inner;
-use crate::tree::lineage::Input;
+use crate::tree::lineage::{Input, Lineage};
 use crate::tree::scan::told_until;
 
 /// How often a family is walked at once, while its members end.
@@ -118,19 +118,23 @@ impl Inner {
 }
 
 /// The other children of these ancestors of a root, and those of the first process: they are not below the root, and
-/// cannot come to be.
-pub(super) fn beside(root: Pid, above: &[Process]) -> Result<Vec<Identity>> {
-    let mut beside = Vec::new();
+/// cannot come to be. Lets the machine know, and returns those that are to be held.
+pub(super) fn beside(root: Pid, above: &[Process], lineage: &mut Lineage) -> Result<Vec<Process>> {
+    let mut young = Vec::new();
     let first = Pid::new(1).filter(|first| *first != root).and_then(|first| Process::open(first).ok());
+    let mut note = |child: Process| {
+        if child.pid() != root {
+            lineage.add_strangers([*child.identity()]);
+            young.extend(lineage.has_young_stranger(child.pid()).then_some(child));
+        }
+    };
     for parent in above.iter().chain(&first) {
-        match children_of(parent) {
-            Ok(children) => beside.extend(children),
-            Err(error) if error.is_gone() || error.is_denied() => {}
-            Err(error) => return Err(error),
+        match each_child(parent, &mut note) {
+            Err(error) if !error.is_gone() && !error.is_denied() => return Err(error),
+            _ => {}
         }
     }
-    beside.retain(|one| one.pid() != root);
-    Ok(beside)
+    Ok(young)
 }
 
 /// Who can be taken for an orphan of a tree when it is adopted, as far as they can be read: children of whoever has these
@@ -141,8 +145,12 @@ pub(super) fn around(above: &[Pid]) -> Vec<Identity> {
     let parents = above.iter().copied().chain([Pid::current()]).chain(Pid::new(1));
     let parents: BTreeSet<Pid> = parents.collect();
     let list = || -> Vec<Identity> {
-        let opened = parents.iter().filter_map(|parent| Process::open(*parent).ok());
-        opened.flat_map(|parent| children_of(&parent).unwrap_or_default()).collect()
+        let mut listed = Vec::new();
+        for parent in parents.iter().filter_map(|parent| Process::open(*parent).ok()) {
+            // As far as they can be.
+            let _ = each_child(&parent, &mut |child| listed.push(*child.identity()));
+        }
+        listed
     };
     let listed = list();
     if listed.iter().all(|one| one.unique.is_some() || one.settled) {
@@ -153,10 +161,9 @@ pub(super) fn around(above: &[Pid]) -> Vec<Identity> {
 }
 
 /// One descriptor at a time: they are other people's, and can be more than we may have open.
-fn children_of(parent: &Process) -> Result<Vec<Identity>> {
-    let mut children = Vec::new();
+fn each_child(parent: &Process, each: &mut impl FnMut(Process)) -> Result<()> {
     for pid in parent.listed_children()? {
-        children.extend(parent.child(pid)?.map(|child| *child.identity()));
+        parent.child(pid)?.into_iter().for_each(&mut *each);
     }
-    Ok(children)
+    Ok(())
 }

@@ -70,9 +70,8 @@ impl Lineage {
         if !scan.unreadable {
             let strangers = scan.with(Verdict::Stranger).into_iter();
             let strangers = strangers.filter_map(|pid| scan.asked.get(&pid).copied().flatten());
-            let is_young =
-                |one: &Details| one.identity.start.is_none_or(|start| start.ticks + YOUNG >= began);
-            let young = strangers.filter(is_young).map(|details| details.identity);
+            let is_young = |one: &Identity| one.start.is_none_or(|start| start.ticks + YOUNG >= began);
+            let young = strangers.map(|details| details.identity).filter(is_young);
             // Whoever was seen when its first tick was over is the one that is there: another one would have started later.
             let is_it = |known: &&Identity, seen: &Identity| {
                 known.settled && known.pid == seen.pid && known.start == seen.start
@@ -81,6 +80,10 @@ impl Lineage {
             let as_known =
                 |seen| known.iter().find(|one| is_it(one, &seen)).map_or(seen, |one| richer(*one, seen));
             self.strangers = young.map(as_known).collect();
+            // Judged by those above them.
+            let is_unasked =
+                |one: &Identity| scan.parents.contains_key(&one.pid) && !scan.asked.contains_key(&one.pid);
+            self.strangers.extend(known.iter().filter(|one| is_young(one) && is_unasked(one)));
         }
         self.conclude_known(&mut scan, out);
         self.add(&mut scan, out);
@@ -213,7 +216,10 @@ impl Lineage {
             // An ancestor of the root.
             return Verdict::Stranger;
         }
-        let was_stranger = |one: &Identity| same(one, &details.identity) == Sameness::Same;
+        let was_stranger = |one: &Identity| {
+            let is_held = details.is_pinned && one.pid == pid && one.start == details.identity.start;
+            is_held || same(one, &details.identity) == Sameness::Same
+        };
         if !in_doubt && self.strangers.iter().any(was_stranger) {
             return Verdict::Stranger;
         }

@@ -10,6 +10,7 @@ mod ask;
 mod kernel;
 mod losses;
 mod setup;
+mod strangers;
 mod successor;
 mod table;
 mod world;
