@@ -32,6 +32,7 @@ mod saved;
 mod scan;
 
 pub(crate) use saved::Saved;
+pub(super) use scan::YOUNG;
 
 /// One tree: a root, everything it started, until empty.
 #[derive(Clone, Debug)]
@@ -252,7 +253,7 @@ impl Lineage {
 
     /// Some more.
     pub(crate) fn add_strangers(&mut self, strangers: impl IntoIterator<Item = Identity>) {
-        let since = self.heard.saturating_sub(scan::YOUNG);
+        let since = self.heard.saturating_sub(YOUNG);
         let is_young = |one: &Identity| one.start.is_none_or(|start| start.ticks >= since);
         self.strangers.extend(strangers.into_iter().filter(is_young));
     }
@@ -417,7 +418,7 @@ impl Lineage {
 
     fn lose(&mut self, since: u64) {
         // Whoever was told, or scanned, last proves that nothing was missing before.
-        let since = since.max(self.heard.saturating_sub(scan::YOUNG - 1));
+        let since = since.max(self.heard.saturating_sub(YOUNG - 1));
         if self.lost.is_none() && since < u64::MAX {
             for known in self.known.values_mut().filter(|known| known.standing != Standing::Excluded) {
                 // Its end would have been told, so it was alive then. Nobody promises that of the excluded.

@@ -19,7 +19,7 @@ use crate::tree::engine::{Engine, Inner};
 use crate::tree::evidence::{self, Wanted};
 use crate::tree::follow::{Follow, Source};
 use crate::tree::hear::bare;
-use crate::tree::lineage::{Details, Input, Row};
+use crate::tree::lineage::{Details, Input, Row, YOUNG};
 
 /// How often a scan is tried at once, while others fork.
 const TRIES: usize = 16;
@@ -35,6 +35,8 @@ struct Survey {
     /// How far the creation of processes had come before.
     forks: sys::Forks,
     parents: Parents,
+    /// Those that had started some time before. Asked if there was no scan before that shows who was there.
+    old: HashSet<(Pid, u64)>,
     /// Those that carry what proves them to be of a tree.
     carriers: Vec<(u64, Process)>,
 }
@@ -77,12 +79,18 @@ impl Parents {
 }
 
 impl Survey {
-    fn read(wanted: &[Wanted]) -> Result<Survey> {
-        let forks = forks()?;
+    fn read(wanted: &[Wanted], is_first: bool) -> Result<Survey> {
+        let (forks, began) = (forks()?, sys::ticks_at(sys::monotonic()));
         let mut parents = Parents::default();
-        let listed = parents.ask(sys::entries()?)?.1;
+        let entries = sys::entries()?;
+        let is_old = |(pid, _): &(Pid, u64)| {
+            let start = Process::open(*pid).ok().and_then(|process| process.identity().start_time());
+            start.is_some_and(|start| start.ticks + YOUNG < began)
+        };
+        let old = if is_first { entries.iter().copied().filter(is_old).collect() } else { HashSet::new() };
+        let listed = parents.ask(entries)?.1;
         let carriers = evidence::search(wanted, listed)?;
-        Ok(Survey { forks, parents, carriers })
+        Ok(Survey { forks, parents, old, carriers })
     }
 }
 
@@ -94,11 +102,13 @@ impl Engine {
         let mut keys = keys.to_vec();
         inner.retain_scanned(&mut keys);
         let wanted = inner.wanted(&keys);
+        let is_first = |follow: &Follow| follow.is_polled() && follow.listed.is_empty();
+        let is_first = keys.iter().any(|key| is_first(&inner.trees[key]));
         drop(inner);
         if keys.is_empty() {
             return;
         }
-        let survey = Survey::read(&wanted);
+        let survey = Survey::read(&wanted, is_first);
         let mut inner = self.lock();
         let scanned = survey.and_then(|survey| inner.scan(survey, keys.clone()));
         let pause = (started.elapsed() * SHARE).clamp(SHORTEST, LONGEST);
@@ -129,12 +139,11 @@ impl Inner {
     }
 
     /// Goes on from the survey, until nobody was forked meanwhile; where others do not stop forking, finds who it can.
-    fn scan(&mut self, survey: Survey, mut keys: Vec<u64>) -> Result<()> {
-        let Survey { forks: first, mut parents, carriers } = survey;
-        self.carry(&mut keys, &carriers);
+    fn scan(&mut self, mut survey: Survey, mut keys: Vec<u64>) -> Result<()> {
+        self.carry(&mut keys, &survey.carriers);
         for _ in 0..TRIES {
             let before = forks()?;
-            if !before.reuse_none_since(&first) {
+            if !before.reuse_none_since(&survey.forks) {
                 break;
             }
             let began = sys::ticks_at(sys::monotonic());
@@ -145,7 +154,7 @@ impl Inner {
             self.each(&mut keys, Inner::list_cgroup);
             self.each(&mut keys, Inner::bury);
             let followed = self.followed(&keys);
-            if !self.scan_once(&mut keys, &mut parents, &before, began)? {
+            if !self.scan_once(&mut keys, &mut survey, &before, began)? {
                 continue;
             }
             let lost = |inner: &mut Inner, key| {
@@ -166,7 +175,7 @@ impl Inner {
             // Whoever was not followed may have forked before the connector was told to follow it.
             let now = self.followed(&keys);
             keys.retain(|key| now.iter().any(|one| one.1 == *key && !followed.contains(one)));
-            if keys.is_empty() || none_came(&before, &parents)? {
+            if keys.is_empty() || none_came(&before, &survey.parents)? {
                 return Ok(());
             }
             keys.iter().for_each(|key| unseen(self, *key));
@@ -190,18 +199,18 @@ impl Inner {
     }
 
     /// One table, in which nobody was forked from `before` until its last question was answered; or false, and nothing
-    /// has come of it. `parents`: of whoever was listed before.
+    /// has come of it.
     fn scan_once(
         &mut self,
         keys: &mut Vec<u64>,
-        parents: &mut Parents,
+        survey: &mut Survey,
         before: &sys::Forks,
         began: u64,
     ) -> Result<bool> {
         let listed_from = sys::monotonic();
         let entries = sys::entries()?;
         let listed: Arc<HashSet<(Pid, u64)>> = Arc::new(entries.iter().copied().collect());
-        let (table, new) = parents.ask(entries)?;
+        let (table, new) = survey.parents.ask(entries)?;
         let carriers = evidence::search(&self.wanted(keys), new)?;
         self.carry(keys, &carriers);
         // What is asked for by the way has to be of the same moment: so it is tried on copies first.
@@ -241,7 +250,8 @@ impl Inner {
             lineage.step(Input::Scanned { table: &table, details, is_strange, began }, &mut outputs);
             if follow.is_polled() {
                 // Strangers by those above them. Orphaned before the next scan, they could be anybody's by then.
-                let come = listed.difference(&follow.listed).map(|(pid, _)| *pid);
+                let come = listed.difference(&follow.listed).filter(|one| !survey.old.contains(one));
+                let come = come.map(|(pid, _)| *pid);
                 let strangers: Vec<Pid> = come.filter(|pid| !lineage.knows(*pid)).collect();
                 let seen = strangers.iter().copied().filter_map(details).filter(|details| !details.ended);
                 lineage.add_strangers(seen.map(|details| details.identity));
@@ -253,7 +263,7 @@ impl Inner {
             }
             tried.push((*key, lineage, outputs, young));
         }
-        if !none_came(before, parents)? {
+        if !none_came(before, &survey.parents)? {
             return Ok(false);
         }
         let at = sys::monotonic();

@@ -19,7 +19,7 @@ enum Verdict {
 }
 
 /// A loss that is told after a scan goes back behind the scan by fewer ticks than that.
-pub(super) const YOUNG: u64 = 8;
+pub(in crate::tree) const YOUNG: u64 = 8;
 
 struct Scan<'a> {
     parents: BTreeMap<Pid, Option<Pid>>,
