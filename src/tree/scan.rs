@@ -253,10 +253,13 @@ impl Inner {
                 let come = listed.difference(&follow.listed).filter(|one| !survey.old.contains(one));
                 let come = come.map(|(pid, _)| *pid);
                 let strangers: Vec<Pid> = come.filter(|pid| !lineage.knows(*pid)).collect();
-                let seen = strangers.iter().copied().filter_map(details).filter(|details| !details.ended);
+                // Whoever cannot be looked at is not remembered: the scan is none the worse.
+                let seen = strangers.iter().filter_map(|pid| details_of(*pid, follow, &mut asked).ok()?);
+                let seen = seen.filter(|details| !details.ended);
                 lineage.add_strangers(seen.map(|details| details.identity));
-                let unsure = strangers.iter().filter(|pid| lineage.has_young_stranger(**pid));
-                young.extend(unsure.filter_map(|pid| Process::open(*pid).ok()));
+                let is_unsure = |pid: &Pid| lineage.has_young_stranger(*pid) && follow.pinned(*pid).is_none();
+                let unsure = strangers.into_iter().filter(is_unsure);
+                young.extend(unsure.filter_map(|pid| Process::open(pid).ok()));
             }
             if let Some(error) = trouble.into_inner() {
                 return Err(error);
