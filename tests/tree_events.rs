@@ -70,6 +70,8 @@ fn every_member_comes_and_goes_in_order() {
         let (family, tree, mut child) = spawn(&on(backend), script);
         let [root, kid, daemon] = ["root", "kid", "daemon"].map(|name| family.fact(name));
         let names = [("root", root.pid), ("kid", kid.pid), ("daemon", daemon.pid)];
+        // Whose program is asked for after its end has none that could be told: all is taken in by now.
+        assert!(tree.contains(pid(daemon.pid)).unwrap(), "{backend}");
         for member in [kid.pid, root.pid, daemon.pid] {
             family.poke(member);
             family.wait_ended(member);
@@ -269,6 +271,8 @@ fn a_spawned_child_joins_and_executes() {
         let script = "spawn [ say kid await exit 2 ] say root await reap exit 0";
         let (family, tree, _child) = spawn(&on(backend), script);
         let (root, kid) = (family.fact("root").pid, family.fact("kid").pid);
+        // All is taken in by now: see above.
+        assert!(tree.contains(pid(kid)).unwrap(), "{backend}");
         family.poke(kid);
         family.wait_ended(kid);
         family.poke(root);
