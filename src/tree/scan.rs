@@ -250,8 +250,10 @@ impl Inner {
             lineage.step(Input::Scanned { table: &table, details, is_strange, began }, &mut outputs);
             if follow.is_polled() {
                 // Strangers by those above them. Orphaned before the next scan, they could be anybody's by then.
-                let come = listed.difference(&follow.listed).filter(|one| !survey.old.contains(one));
-                let come = come.map(|(pid, _)| *pid);
+                // Of one whose parent could not be read, nothing is shown.
+                let is_judged =
+                    |one: &&(Pid, u64)| survey.parents.has(one.0, one.1) && !survey.old.contains(*one);
+                let come = listed.difference(&follow.listed).filter(is_judged).map(|(pid, _)| *pid);
                 let strangers: Vec<Pid> = come.filter(|pid| !lineage.knows(*pid)).collect();
                 // Whoever cannot be looked at is not remembered: the scan is none the worse.
                 let seen = strangers.iter().filter_map(|pid| details_of(*pid, follow, &mut asked).ok()?);
