@@ -5,7 +5,7 @@ mod common;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use common::judge::{Contest, Judge, Work, each};
@@ -60,26 +60,39 @@ fn main() {
         .against("walk and DashMap", each(|| by_hand::walk(&map, leaf)));
     judge.hold(contest);
 
-    let pair = Pair::new(leaves, |leaf| drop(black_box(ask(&router, leaf))));
-    std::thread::scope(|scope| {
-        pair.serve(scope);
-        judge.hold(Contest::new("B9", "resolve, two threads", pair.both()).against("one thread", pair.one()));
-        pair.close();
-    });
-    // What the machine gives.
-    #[cfg(target_os = "linux")] // as the floor is
-    {
-        let pair = Pair::new([0, 1], |index: usize| {
-            black_box(by_hand::is_alive(&pins[index]));
-        });
-        std::thread::scope(|scope| {
-            pair.serve(scope);
-            judge.hold(
-                Contest::new("B9", "one poll, two threads", pair.both()).against("one thread", pair.one()),
-            );
-            pair.close();
-        });
+    // One that shares nothing with the first.
+    let elsewhere = Router::new();
+    let outer = Process::open(pid(families[1].fact("root").pid)).expect("a root that runs");
+    while let Err(error) = elsewhere.insert(&outer, ROUTES) {
+        assert!(error.is_unstable(), "{error}");
     }
+    assert_eq!(ask(&elsewhere, leaves[1]).as_deref(), Some(&ROUTES));
+
+    let first = || drop(black_box(ask(&router, leaves[0])));
+    let second = || drop(black_box(ask(&router, leaves[1])));
+    let apart = || drop(black_box(ask(&elsewhere, leaves[1])));
+    #[cfg(target_os = "linux")] // as the floor is
+    let polls = pins.each_ref().map(|pin| {
+        move || {
+            black_box(by_hand::is_alive(pin));
+        }
+    });
+    let threads = Threads::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| threads.serve());
+        let contest = Contest::new("B9", "resolve, two threads", threads.both(&first, &second))
+            .against("one thread", threads.beside(&first, &apart))
+            .against("one thread alone", each(first));
+        judge.hold(contest);
+        // What the machine gives.
+        #[cfg(target_os = "linux")] // as the floor is
+        {
+            let [first, second] = &polls;
+            let contest = Contest::new("B9", "one poll, two threads", threads.both(first, second));
+            judge.hold(contest.against("one thread alone", each(first)));
+        }
+        threads.call(None);
+    });
 }
 
 /// One that has a route like a thousand others. To attach that many takes a minute: each time, the process table is read.
@@ -143,65 +156,88 @@ mod by_hand {
     }
 }
 
-/// The same work on two threads at once, each with an object of its own.
-struct Pair<T, F> {
-    objects: [T; 2],
-    work: F,
-    times: AtomicU64,
-    start: Barrier,
-    end: Barrier,
+/// This thread and a second one, which works as long as this one does.
+struct Threads<'a> {
+    /// The second one's; none ends it.
+    work: Mutex<Option<&'a (dyn Fn() + Sync)>>,
+    /// Asleep, until there is something to do.
+    called: Barrier,
+    /// Awake, so that nobody's time has the other's waking in it.
+    ready: AtomicU64,
     over: AtomicBool,
+    /// How often the second one did its work.
+    times: AtomicU64,
+    done: Barrier,
 }
 
-impl<T: Copy + Send + Sync, F: Fn(T) + Sync> Pair<T, F> {
-    fn new(objects: [T; 2], work: F) -> Pair<T, F> {
-        let (start, end) = (Barrier::new(2), Barrier::new(2));
-        Pair { objects, work, times: AtomicU64::new(0), start, end, over: AtomicBool::new(false) }
+impl<'a> Threads<'a> {
+    fn new() -> Threads<'a> {
+        Threads {
+            work: Mutex::default(),
+            called: Barrier::new(2),
+            ready: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            times: AtomicU64::new(0),
+            done: Barrier::new(2),
+        }
     }
 
-    /// The second thread, which waits until it is needed.
-    fn serve<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
-        scope.spawn(move || {
-            loop {
-                self.start.wait();
-                if self.over.load(Ordering::SeqCst) {
-                    return;
-                }
-                self.repeat(1, self.times.load(Ordering::SeqCst));
-                self.end.wait();
+    fn serve(&self) {
+        while let Some(work) = self.next() {
+            let mut times = 0;
+            while !self.over.load(Ordering::Relaxed) {
+                work();
+                times += 1;
             }
-        });
+            self.times.store(times, Ordering::SeqCst);
+            self.done.wait();
+        }
     }
 
-    fn close(&self) {
+    fn next(&self) -> Option<&'a (dyn Fn() + Sync)> {
+        self.called.wait();
+        let work = *self.work.lock().expect("no panic");
+        self.meet();
+        work
+    }
+
+    /// Gives the second one its work, or ends it.
+    fn call(&self, work: Option<&'a (dyn Fn() + Sync)>) {
+        *self.work.lock().expect("no panic") = work;
+        self.over.store(false, Ordering::SeqCst);
+        self.called.wait();
+        self.meet();
+    }
+
+    fn meet(&self) {
+        let both = (self.ready.fetch_add(1, Ordering::SeqCst) / 2 + 1) * 2;
+        while self.ready.load(Ordering::SeqCst) < both {
+            std::thread::yield_now();
+        }
+    }
+
+    /// The work of both, so many times in all.
+    fn both(&'a self, first: &'a (dyn Fn() + Sync), second: &'a (dyn Fn() + Sync)) -> Work<'a> {
+        Box::new(move |times| {
+            let (took, others) = self.repeat(times, first, second);
+            took.mul_f64(times as f64 / (times + others) as f64)
+        })
+    }
+
+    /// That of the first, with the other processor in the same use: two may share a core, and then each is faster while the
+    /// other one sleeps, whatever it runs.
+    fn beside(&'a self, first: &'a (dyn Fn() + Sync), second: &'a (dyn Fn() + Sync)) -> Work<'a> {
+        Box::new(move |times| self.repeat(times, first, second).0)
+    }
+
+    /// How long the first one took for so many times, and how often the second one did its work meanwhile.
+    fn repeat(&self, times: u64, first: &dyn Fn(), second: &'a (dyn Fn() + Sync)) -> (Duration, u64) {
+        self.call(Some(second));
+        let start = Instant::now();
+        (0..times).for_each(|_| first());
+        let took = start.elapsed();
         self.over.store(true, Ordering::SeqCst);
-        self.start.wait();
-    }
-
-    fn repeat(&self, which: usize, times: u64) {
-        (0..times).for_each(|_| (self.work)(self.objects[which]));
-    }
-
-    /// So many times in all, half of them on each.
-    fn both(&self) -> Work<'_> {
-        Box::new(move |times| {
-            // What it takes to wake the other one is not the work's: there is enough of it.
-            let each = times.max(2) * 10 / 2;
-            self.times.store(each, Ordering::SeqCst);
-            self.start.wait();
-            let start = Instant::now();
-            self.repeat(0, each);
-            self.end.wait();
-            start.elapsed() / 10
-        })
-    }
-
-    fn one(&self) -> Work<'_> {
-        Box::new(move |times| {
-            let start = Instant::now();
-            self.repeat(0, times * 10);
-            let took: Duration = start.elapsed();
-            took / 10
-        })
+        self.done.wait();
+        (took, self.times.load(Ordering::SeqCst))
     }
 }
