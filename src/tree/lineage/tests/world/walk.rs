@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::World;
 use crate::identity::Identity;
-use crate::pid::Pid;
 use crate::state::ExitStatus;
 use crate::tree::lineage::Input;
 use crate::tree::lineage::tests::kernel::{Act, Life, Process, ROOT, Truth};
@@ -25,7 +24,7 @@ impl World {
         self.followed = (!is_polled).then(|| BTreeSet::from([ROOT]));
         self.bearers.insert(self.kernel.processes[ROOT].pid, 1);
         self.tell(missing(u64::MAX));
-        let mut met = vec![self.kernel.processes[ROOT].pid];
+        let mut met = vec![ROOT];
         let mut ended = BTreeSet::new();
         let mut whole = false;
         for turn in 0..turns {
@@ -65,24 +64,29 @@ impl World {
     fn walk_once(
         &mut self,
         acts: &mut std::slice::Iter<'_, Act>,
-        met: &mut Vec<Pid>,
+        met: &mut Vec<usize>,
         ended: &mut BTreeSet<usize>,
     ) -> bool {
         self.deliver(usize::MAX);
-        met.retain(|pid| self.lineage.member(*pid).is_some());
+        met.retain(|who| self.member(*who).is_some());
         let mut whole = true;
         let mut next = 0;
-        while let Some(&pid) = met.get(next) {
+        while let Some(&who) = met.get(next) {
             next += 1;
             acts.next().into_iter().for_each(|act| self.act(act));
-            let is_it = |who: &usize| {
-                let is_of = self.lineage.member(pid).is_some_and(|known| self.kernel.is_of(known, *who));
-                is_of && self.kernel.processes[*who].life == Life::Running
-            };
-            let Some(who) = self.kernel.bearer(pid).filter(is_it) else {
+            // It was pinned when it was met: that another one looks the same makes no difference.
+            if self.kernel.processes[who].life != Life::Running {
+                if self.setup.source == Source::Poll && self.member(who).is_some() {
+                    let pid = self.kernel.processes[who].pid;
+                    self.tell(Input::Ended { pid, status: ExitStatus::Unknown });
+                }
                 whole = false;
                 continue;
-            };
+            }
+            if self.member(who).is_none() {
+                whole = false;
+                continue;
+            }
             let is_child = |(_, child): &(usize, &Process)| child.parent == who && child.life != Life::Reaped;
             let listed = self.kernel.processes.iter().enumerate().filter(is_child);
             let listed: Vec<usize> = listed.map(|(child, _)| child).collect();
@@ -99,12 +103,18 @@ impl World {
         whole
     }
 
+    /// As what it is known.
+    fn member(&self, who: usize) -> Option<&Identity> {
+        let known = self.lineage.member(self.kernel.processes[who].pid)?;
+        self.kernel.is_of(known, who).then_some(known)
+    }
+
     /// A child that was listed, and is held. Returns whether it is nobody new, and nobody who has just ended.
     fn meet(
         &mut self,
         child: usize,
         acts: &mut std::slice::Iter<'_, Act>,
-        met: &mut Vec<Pid>,
+        met: &mut Vec<usize>,
         ended: &mut BTreeSet<usize>,
     ) -> bool {
         let member = self.kernel.identity(child);
@@ -123,7 +133,7 @@ impl World {
         }
         match self.lineage.member(pid) {
             Some(_) if !was_known => {
-                met.push(pid);
+                met.push(child);
                 false
             }
             Some(known) => self.kernel.is_of(known, child),
