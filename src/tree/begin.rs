@@ -368,7 +368,8 @@ impl<'a> Begun<'a> {
             exclude(&mut saved, *Process::current()?.identity());
         }
         let mut follow = self.follow(state.root, Lineage::adopt(saved), source, fed);
-        follow.coverage = coverage::of_adopted(&follow.source, fed, self.is_filtered());
+        let marked = state.evidence.iter().any(|proof| matches!(proof, Proof::Mark(_)));
+        follow.coverage = coverage::of_adopted(&follow.source, fed, self.is_filtered(), marked);
         follow.evidence.clone_from(&state.evidence);
         follow.root_status = state.root_status;
         follow.seen = state.members;

@@ -7,6 +7,13 @@ use crate::tree::follow::Source;
 const SEEN: &str = "the kernel tells of every fork";
 const UNSEEN: &str = "members that come and go between two looks are not seen";
 
+/// How polling knows the orphans of a tree that it has spawned.
+const MARKED: &str = "orphans are known by a variable in the environment (PIDIGREE_TREE_…) or by their session, are taken for strangers \
+    where another environment was given to them, and hold it back where that cannot be read";
+/// And of one that was there before.
+const UNMARKED: &str = "orphans are known by their session, or by the evidence that was named; any other child of process 1 or of an \
+    ancestor of the root that was started since could be one, and holds it back until its own end";
+
 /// What a kqueue can promise.
 const LOOKED_UP: &str = "the kernel tells that a member has forked, and the process table shows whom, with a number that names its \
     maker: a process that starts others, ends and is reaped between two looks hides what it has started";
@@ -35,7 +42,7 @@ pub(super) fn of_spawned(source: &Source, fed: bool, filtered: bool) -> Coverage
                 "without CAP_BPF every fork on the machine wakes this process; should events be lost, orphans of that time hold emptiness back",
             );
         }
-        Source::Poll | Source::Over(_) => return of_poll(),
+        Source::Poll | Source::Over(_) => return of_poll(MARKED),
     };
     Coverage { emptiness, members: members.0, reason: format!("{why}; {}", members.1) }
 }
@@ -53,14 +60,15 @@ pub(super) fn of_attached(source: &Source, filtered: bool) -> Coverage {
                 &format!("what was orphaned before the tree was attached cannot be linked to it{lost}"),
             )
         }
-        _ => of_poll(),
+        _ => of_poll(UNMARKED),
     }
 }
 
-pub(super) fn of_adopted(source: &Source, fed: bool, filtered: bool) -> Coverage {
+/// `marked`: by an environment variable, since it was spawned.
+pub(super) fn of_adopted(source: &Source, fed: bool, filtered: bool, marked: bool) -> Coverage {
     match source {
-        Source::Connector => of_attached(source, filtered),
-        Source::Poll | Source::Over(_) => of_poll(),
+        Source::Poll if marked => of_poll(MARKED),
+        Source::Connector | Source::Poll | Source::Over(_) => of_attached(source, filtered),
         Source::Cgroup(_) | Source::Subreaper { .. } => {
             let spawned = of_spawned(source, fed, filtered);
             let reason = format!("{}; adopted: ends before that are not told", spawned.reason);
@@ -88,13 +96,11 @@ fn of_connector(promise: Promise, more: &str) -> Coverage {
     Coverage { emptiness: promise, members: promise, reason }
 }
 
-fn of_poll() -> Coverage {
-    let reason = format!(
+fn of_poll(orphans: &str) -> Coverage {
+    best_effort(format!(
         "emptiness is believed only of a scan during which nothing was forked on the whole machine, and comes late by one pause between scans; \
-         orphans are known by a variable in the environment (PIDIGREE_TREE_…) or by their session, are taken for strangers where another \
-         environment was given to them, and hold it back where that cannot be read; {UNSEEN}"
-    );
-    best_effort(reason)
+         {orphans}; {UNSEEN}"
+    ))
 }
 
 fn best_effort(reason: String) -> Coverage {
