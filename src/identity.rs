@@ -170,6 +170,14 @@ impl Identity {
         }
     }
 
+    /// For sure: not within one clock tick, nor by clocks that cannot be compared.
+    pub(crate) fn started_before(&self, other: &Identity) -> bool {
+        match (self.start, other.start) {
+            (Some(its), Some(others)) => its.offset == others.offset && its.ticks < others.ticks,
+            _ => false,
+        }
+    }
+
     fn key(&self) -> impl Hash + Eq + use<> {
         // The start time beside a unique id is evidence for readers without unique ids, and may come later.
         let start = if self.unique.is_some() { None } else { self.start };

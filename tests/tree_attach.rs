@@ -48,6 +48,8 @@ on_attaching_backends!(
     a_session_is_evidence,
     an_environment_is_evidence,
     whoever_follows_is_no_member,
+    a_child_of_an_ancestor_holds_nothing_but_a_polled_tree,
+    orphans_that_an_ancestor_is_given_are_members,
     an_ended_root_is_gone,
 );
 
@@ -225,6 +227,49 @@ fn whoever_follows_is_no_member(backend: Backend) {
     }
     drop(child.stdin.take());
     child.wait().unwrap();
+}
+
+/// To polling it could be an orphan of the tree, as the coverage says.
+fn a_child_of_an_ancestor_holds_nothing_but_a_polled_tree(backend: Backend) {
+    let script = "fork [ say root await ] say above await fork [ say sibling await ] pause";
+    let family = Family::spawn(script);
+    let tree = attach(&on(backend), &family, "root");
+    pass_scans(&tree);
+    family.poke(family.fact("above").pid);
+    let (root, sibling) = (family.fact("root").pid, family.fact("sibling").pid);
+    family.poke(root);
+    family.wait_ended(root);
+    if backend == Backend::Poll {
+        let coverage = tree.coverage();
+        assert!(coverage.reason.contains("any other child of process 1 or of an ancestor"), "{coverage}");
+        assert_eq!(tree.wait_empty(Some(Duration::from_millis(200))).unwrap(), None);
+        family.poke(sibling);
+    }
+    assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some(), "{backend}");
+}
+
+/// Whoever follows the tree has started that ancestor, and is given none.
+fn orphans_that_an_ancestor_is_given_are_members(backend: Backend) {
+    let script = "subreaper fork [ say root await double-fork [ say daemon await ] ] say above pause";
+    let family = Family::spawn(script);
+    family.fact("above");
+    let tree = attach(&on(backend), &family, "root");
+    pass_scans(&tree);
+    let root = family.fact("root").pid;
+    family.poke(root);
+    let daemon = family.fact("daemon").pid;
+    family.wait_ended(root);
+    assert_eq!(tree.wait_empty(Some(Duration::from_millis(200))).unwrap(), None, "{backend}");
+    family.poke(daemon);
+    assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some(), "{backend}");
+}
+
+/// To a polled tree, each fork is a reason to scan again.
+fn pass_scans(tree: &Tree) {
+    for _ in 0..5 {
+        Family::spawn("exit 0");
+        assert_eq!(tree.wait_empty(Some(Duration::from_millis(50))).unwrap(), None);
+    }
 }
 
 fn an_ended_root_is_gone(backend: Backend) {

@@ -137,17 +137,15 @@ impl<V> Table<V> {
                         continue;
                     }
                 }
-                match (slot.root.start, root.start) {
-                    (Some(theirs), Some(ours)) if theirs.ticks < ours.ticks => outer.push(slot.number),
-                    (Some(theirs), Some(ours)) if theirs.ticks > ours.ticks => {}
-                    _ => {
-                        return Err(Error::unsupported(
-                            root.pid(),
-                            "route the tree of process",
-                            "it has ended, and its tree has members in common with another's; nothing tells which is \
-                             below the other; route a tree whose root runs",
-                        ));
-                    }
+                if slot.root.started_before(root) {
+                    outer.push(slot.number);
+                } else if !root.started_before(&slot.root) {
+                    return Err(Error::unsupported(
+                        root.pid(),
+                        "route the tree of process",
+                        "it has ended, and its tree has members in common with another's; nothing tells which is \
+                         below the other; route a tree whose root runs",
+                    ));
                 }
             }
         }

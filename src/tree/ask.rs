@@ -403,11 +403,7 @@ pub(crate) fn by_ancestry(
         if is_known_member {
             return Ok(if may_be_excluded { Standing::Doubtful } else { Standing::Member });
         }
-        let started_before = match (identity.start, root.start) {
-            (Some(its), Some(roots)) => its.offset == roots.offset && its.ticks < roots.ticks,
-            _ => false,
-        };
-        if by_descent && (started_before || is_tracker) {
+        if by_descent && (identity.started_before(root) || is_tracker) {
             return Ok(STRANGER);
         }
         let is_suspect = || lineage.suspects().any(|suspect| suspect.pid() == pid);

@@ -546,6 +546,12 @@ impl<'a> Begun<'a> {
 /// Leaves out somebody who is alive, and who could be a member for all that is known: forked since the tree was saved, and
 /// orphaned or below a member. Whoever adopts a tree would wait for its own end otherwise.
 fn exclude(saved: &mut Saved, mut excluded: Identity) {
+    // As when it is attached: not all of the children of an ancestor are of its own making, if it is given orphans.
+    let is_above = saved.adopters.contains(&excluded.pid) && !saved.root.started_before(&excluded);
+    if is_above && (excluded.pid != Pid::current() || sys::adopts_orphans()) {
+        return;
+    }
+    saved.adopters.retain(|adopter| *adopter != excluded.pid);
     for known in [&mut saved.members, &mut saved.suspects, &mut saved.excluded] {
         known.retain(|known| known.pid != excluded.pid);
     }

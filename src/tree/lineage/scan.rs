@@ -165,7 +165,9 @@ impl Lineage {
             }
             path.push(at);
             let parent = scan.parents.get(&at).copied().flatten();
-            let Some(parent) = parent.filter(|&parent| !self.is_question(scan, parent, path.len())) else {
+            let steps = path.len();
+            let mut tells = |parent| !self.is_above(scan, at) && !self.is_question(scan, parent, steps);
+            let Some(parent) = parent.filter(|&parent| tells(parent)) else {
                 let verdict = self.judge(scan, at);
                 scan.verdicts.insert(at, verdict);
                 if verdict == Verdict::Ended && at != pid {
@@ -182,12 +184,20 @@ impl Lineage {
 
     /// Whether this parent leaves open who made its child: it is given orphans, or it has ended meanwhile. A circle is
     /// no proof either.
-    fn is_question(&self, scan: &Scan<'_>, parent: Pid, steps: usize) -> bool {
+    fn is_question(&self, scan: &mut Scan<'_>, parent: Pid, steps: usize) -> bool {
         match scan.verdicts.get(&parent) {
             Some(Verdict::Ours | Verdict::Excluded) => false,
             Some(Verdict::Ended) => true,
-            _ => self.adopts(parent) || !scan.parents.contains_key(&parent) || steps > scan.parents.len(),
+            _ if parent.get() == 1 || !scan.parents.contains_key(&parent) => true,
+            _ => self.is_above(scan, parent) || steps > scan.parents.len(),
         }
+    }
+
+    /// Whether it can be an ancestor of the root. That one is no member, and not all of its children are of its own making;
+    /// so it is not excluded either, though it may have been started by somebody who is.
+    fn is_above(&self, scan: &mut Scan<'_>, pid: Pid) -> bool {
+        let is_later = |details: Details| self.root.started_before(&details.identity);
+        self.adopters.contains(&pid) && !scan.ask(pid).is_some_and(is_later)
     }
 
     /// Whether it is given orphans of the tree, though it is no member.

@@ -64,6 +64,14 @@ proptest! {
         run(&setup, &steps);
     }
 
+    /// What the tracker starts is excluded, and the ancestors of the root are started by it; but not all of their children are.
+    #[test]
+    fn an_ancestor_that_its_tracker_has_started_hides_no_orphan(
+        setup in setup(&[Source::Events, Source::Poll], false), steps in steps(false),
+    ) {
+        run(&Setup { above: true, ..setup }, &steps);
+    }
+
     /// Attached while others fork all the time: what it forks, and what of that is orphaned, is known at once.
     #[test]
     fn a_walk_without_a_proven_scan_finds_whom_to_follow(

@@ -14,6 +14,8 @@ const MOMENTS: u64 = 4;
 pub(super) const PIDS: u32 = 14;
 /// Positions in `Kernel::processes`.
 pub(super) const INIT: usize = 0;
+/// If it is, it is excluded: it goes on, and is no subreaper.
+pub(super) const TRACKER: usize = 1;
 pub(super) const ROOT: usize = 3;
 
 /// What a process is to the tree, for life.
@@ -162,7 +164,7 @@ impl Kernel {
                 }
             }
             Act::End(who, reaped) => {
-                if let Some(who) = self.pick(who, may, false) {
+                if let Some(who) = self.pick(who, may, false).filter(|who| !self.tracks(*who)) {
                     self.end(who);
                     if *reaped {
                         self.processes[who].life = Life::Reaped;
@@ -183,12 +185,16 @@ impl Kernel {
                 }
             }
             Act::Subreaper(who) => {
-                if let Some(who) = self.pick(who, may, false) {
+                if let Some(who) = self.pick(who, may, false).filter(|who| !self.tracks(*who)) {
                     self.processes[who].subreaper = true;
                 }
             }
             Act::Pass(moments) => self.now += moments,
         }
+    }
+
+    fn tracks(&self, who: usize) -> bool {
+        who == TRACKER && self.processes[who].truth == Truth::Excluded
     }
 
     fn pick(&self, who: &Index, may: impl Fn(&Process) -> bool, init: bool) -> Option<usize> {

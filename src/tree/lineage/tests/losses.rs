@@ -259,6 +259,28 @@ fn orphans_given_to_an_excluded_ancestor_are_not_taken_for_its_own() {
     assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
 }
 
+/// Whoever follows it and is no subreaper excludes itself and what it starts, an ancestor of the root among that.
+#[test]
+fn orphans_given_to_an_ancestor_below_somebody_excluded_are_not_taken_for_its_own() {
+    let mut table = Table::new();
+    table.lineage = Lineage::new(identity(10, 50), [identity(2, 50)]);
+    table.lineage.set_adopters([pid(3)]);
+    table.row(2, 1, 2, 50);
+    table.row(3, 2, 3, 50);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![]));
+    table.row(20, 3, 3, 210);
+    table.row(21, 2, 3, 210);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
+    // It has ended; and what the excluded one starts has its PID.
+    table.row(3, 2, 3, 220);
+    table.row(20, 1, 3, 210);
+    table.row(30, 3, 3, 230);
+    table.resync();
+    assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
+}
+
 #[test]
 fn what_is_excluded_never_joins_and_nor_does_what_it_starts() {
     let mut table = Table::new();

@@ -41,6 +41,8 @@ pub(super) struct Setup {
     /// Sessions are given.
     pub(super) sessions: bool,
     pub(super) excluding: bool,
+    /// Whoever follows it has started an ancestor of the root, and is none who is given orphans.
+    pub(super) above: bool,
     pub(super) lossless: bool,
     /// What the root's family did before anybody looked.
     pub(super) before: Vec<Act>,
@@ -60,6 +62,7 @@ pub(super) fn setup(sources: &'static [Source], lossless: bool) -> impl Strategy
             leads,
             sessions,
             excluding,
+            above: false,
             lossless,
             before,
             walk: None,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::sample::Index;
 
-use super::kernel::{Act, Event, Kernel, Life, PIDS, Process, ROOT, Truth};
+use super::kernel::{Act, Event, Kernel, Life, PIDS, Process, ROOT, TRACKER, Truth};
 use super::setup::{Setup, Source, Step};
 use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
@@ -74,10 +74,16 @@ impl World {
             exclude.push(kernel.identity(excluded));
             kernel.processes[excluded].truth = Truth::Excluded;
         }
+        let mut adopters = vec![2, 3];
+        if setup.above {
+            exclude.push(kernel.identity(TRACKER));
+            kernel.processes[TRACKER].truth = Truth::Excluded;
+            adopters.remove(0);
+        }
         kernel.lapse(|_| true);
         kernel.events.clear();
         let mut lineage = Lineage::new(kernel.identity(ROOT), exclude);
-        lineage.set_adopters([2, 3].map(|pid| Pid::new(pid).unwrap()));
+        lineage.set_adopters(adopters.into_iter().filter_map(Pid::new));
         if setup.sessions {
             let members = kernel.running(Truth::Member);
             lineage.set_sessions(members.into_iter().map(|who| kernel.processes[who].session));
