@@ -237,6 +237,7 @@ fn a_child_of_an_ancestor_holds_nothing_but_a_polled_tree(backend: Backend) {
     pass_scans(&tree);
     family.poke(family.fact("above").pid);
     let (root, sibling) = (family.fact("root").pid, family.fact("sibling").pid);
+    assert_contains(&tree, sibling, false);
     family.poke(root);
     family.wait_ended(root);
     if backend == Backend::Poll {
@@ -258,10 +259,22 @@ fn orphans_that_an_ancestor_is_given_are_members(backend: Backend) {
     let root = family.fact("root").pid;
     family.poke(root);
     let daemon = family.fact("daemon").pid;
+    assert_contains(&tree, daemon, true);
     family.wait_ended(root);
     assert_eq!(tree.wait_empty(Some(Duration::from_millis(200))).unwrap(), None, "{backend}");
     family.poke(daemon);
     assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some(), "{backend}");
+}
+
+/// Polling cannot tell, unless it has looked at the right moment, and says so.
+fn assert_contains(tree: &Tree, process: u32, expected: bool) {
+    match tree.contains(pid(process)) {
+        Ok(contains) => assert_eq!(contains, expected, "{}", tree.backend()),
+        Err(error) => {
+            assert!(error.is_unstable() && tree.backend() == Backend::Poll, "{error}");
+            assert!(error.to_string().contains("may be an orphan"), "{error}");
+        }
+    }
 }
 
 /// To a polled tree, each fork is a reason to scan again.

@@ -36,9 +36,26 @@ const SCANS: usize = 3;
 /// Whoever is older has been told of, if that is ever told.
 const GROWN: Duration = Duration::from_secs(1);
 
-const TRIED: &str = "find the route of process";
+const TRIED: &str = "find the tree of process";
 const DOUBT: &str = "processes are started faster than it can be told whether it is in one of the trees, \
                      of which the kernel tells nothing here; try again";
+const SUSPECT: &str = "it may be an orphan of one of the trees, and nothing proves whose it is; \
+                       evidence that the members carry would (TreeBuilder::evidence)";
+
+/// Whether the process that has this PID runs and is in this tree.
+pub(super) fn contains(tree: &Tree, pid: Pid) -> Result<bool> {
+    let process = match Process::open(pid) {
+        Ok(process) => process,
+        Err(error) if error.is_gone() || error.is_thread() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let answer = which_contain([tree].into_iter(), &process, |_, _| true);
+    // Once it has ended, the tree does not know it any more.
+    if process.state()? != State::Running {
+        return Ok(false);
+    }
+    answer.map(|answer| !answer.inside.is_empty())
+}
 
 /// Asks these trees. The process is to run, still, after the answer; otherwise that is worth nothing. `matters`: whether it
 /// is of interest if it is in one of them, given those that it is in for sure.
@@ -69,8 +86,10 @@ pub(crate) fn which_contain<'t>(
     }
     if let Some((_, tree)) = doubtful.iter().find(|(index, _)| matters(&answer.inside, *index)) {
         let mut inner = tree.follower.engine.lock();
-        let trouble = inner.tree(tree.follower.key).trouble.as_ref().map(Error::again);
-        return Err(trouble.unwrap_or_else(|| Error::in_doubt(process.pid(), TRIED, DOUBT)));
+        let follow = inner.tree(tree.follower.key);
+        let why = if follow.is_suspect(process.pid()) { SUSPECT } else { DOUBT };
+        let trouble = follow.trouble.as_ref().map(Error::again);
+        return Err(trouble.unwrap_or_else(|| Error::in_doubt(process.pid(), TRIED, why)));
     }
     answer.inside.sort_unstable();
     Ok(answer)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::identity::{Identity, Sameness};
+use crate::identity::Identity;
 use crate::pid::Pid;
 use crate::process::Process;
 use crate::state::{ExitStatus, State};
@@ -439,26 +439,6 @@ impl Follow {
     pub(super) fn members(&self) -> impl Iterator<Item = Identity> {
         let hidden = self.hidden();
         self.lineage.members().filter(move |member| hidden != Some(member.pid())).copied()
-    }
-
-    pub(super) fn contains(&self, pid: Pid) -> Result<bool> {
-        if self.hidden() == Some(pid) {
-            return Ok(false);
-        }
-        let Some(member) = self.lineage.member(pid) else {
-            return Ok(false);
-        };
-        match Process::open(pid) {
-            Ok(process) if process.state()? != State::Running => Ok(false),
-            Ok(process) => match process.handle.identity(false).same_process(member) {
-                Sameness::Same => Ok(true),
-                Sameness::Different => Ok(false),
-                // Its end has not been told, so it has not ended, and nobody else has its PID.
-                Sameness::Unknown => Ok(true),
-            },
-            Err(error) if error.is_gone() || error.is_thread() => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     pub(super) fn backend(&self) -> Backend {

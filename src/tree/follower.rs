@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::identity::{Identity, Sameness};
-use crate::pid::Pid;
 use crate::process::Process;
 use crate::sys::{self, Flag};
 use crate::tree::builder::Backend;
@@ -95,10 +94,6 @@ impl Follower {
 
     pub(super) fn members(&self) -> Vec<Identity> {
         self.with_members(|follow| follow.members().collect())
-    }
-
-    pub(super) fn contains(&self, pid: Pid) -> Result<bool> {
-        self.with_members(|follow| follow.contains(pid))
     }
 
     pub(super) fn emptied(&self) -> Option<Emptied> {

@@ -139,9 +139,16 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// Those of looking at a process; one that is not there is no member.
+    /// Those of looking at a process; one that is not there is no member. [`is_unstable`](crate::Error::is_unstable) if it may
+    /// be a member and nothing proves it: where the kernel tells nothing of members, or events were lost, a possible orphan
+    /// of the tree, until its end; and for a while anybody new, where others fork all the time.
+    ///
+    /// # Cost
+    ///
+    /// None but that of looking at the process, if it is known or the kernel tells of every fork. Otherwise its ancestors are
+    /// looked at, and if they prove nothing the process table is scanned.
     pub fn contains(&self, pid: Pid) -> Result<bool> {
-        self.follower.contains(pid)
+        ask::contains(self, pid)
     }
 
     /// Returns whether all members have ended.
