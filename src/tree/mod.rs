@@ -97,6 +97,9 @@ impl Tree {
     /// and when polling, orphans that were started between the call and that scan hold it back until they have
     /// ended, whosever they are.
     ///
+    /// A process that follows by polling a tree below itself, and wants to be given its orphans
+    /// (PR_SET_CHILD_SUBREAPER), has to say so to the kernel before: children that it gets are its own otherwise.
+    ///
     /// # Errors
     ///
     /// [`is_gone`](crate::Error::is_gone) if the root has ended; [`is_unsupported`](crate::Error::is_unsupported) if no
