@@ -26,10 +26,7 @@ fn main() {
     // The way of SPFS: a map of roots, and a walk that looks each ancestor up.
     let map: DashMap<Pid, Arc<usize>> = DashMap::new();
     let put = |root: Pid, value: usize| {
-        let process = Process::open(root).expect("a root that runs");
-        while let Err(error) = router.insert(&process, value) {
-            assert!(error.is_unstable(), "{error}");
-        }
+        insert(&router, root, value);
         map.insert(root, Arc::new(value));
     };
     for (value, (_, (tree, _))) in routed.iter().enumerate() {
@@ -62,10 +59,7 @@ fn main() {
 
     // One that shares nothing with the first.
     let elsewhere = Router::new();
-    let outer = Process::open(pid(families[1].fact("root").pid)).expect("a root that runs");
-    while let Err(error) = elsewhere.insert(&outer, ROUTES) {
-        assert!(error.is_unstable(), "{error}");
-    }
+    insert(&elsewhere, pid(families[1].fact("root").pid), ROUTES);
     assert_eq!(ask(&elsewhere, leaves[1]).as_deref(), Some(&ROUTES));
 
     let first = || drop(black_box(ask(&router, leaves[0])));
@@ -110,6 +104,13 @@ fn family() -> Family {
         script = format!("fork [ {script} ] pause");
     }
     Family::spawn(format!("fork [ {script} ] say root pause").as_str())
+}
+
+fn insert(router: &Router<usize>, root: Pid, value: usize) {
+    let process = Process::open(root).expect("a root that runs");
+    while let Err(error) = router.insert(&process, value) {
+        assert!(error.is_unstable(), "{error}");
+    }
 }
 
 fn ask(router: &Router<usize>, caller: Pid) -> Option<Arc<usize>> {

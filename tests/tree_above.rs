@@ -30,6 +30,7 @@ fn a_successor_takes_no_orphan_that_it_was_given_for_its_own() {
     family.wait_ended(root);
 
     let tree = Tree::adopt(&state).unwrap();
+    assert!(!tree.coverage().reason.contains("PIDIGREE_TREE_"), "no mark: {}", tree.coverage());
     assert_eq!(tree.wait_empty(Some(Duration::from_millis(200))).unwrap(), None, "{:?}", tree.members());
     family.poke(daemon);
     waitpid(unistd::Pid::from_raw(daemon.cast_signed()), None).unwrap();

@@ -153,6 +153,8 @@ fn a_successor_goes_on(backend: Backend) {
     tracker.family.wait_ended(first);
     let tree = Tree::adopt(&state).unwrap();
     assert_eq!(tree.backend(), backend);
+    // By the mark that it has as long as it lives.
+    assert_eq!(tree.coverage().reason.contains("PIDIGREE_TREE_"), backend == Backend::Poll, "{backend}");
     assert_eq!(tree.root().pid(), pid(root));
     assert_eq!(tree.wait_empty(Some(Duration::from_millis(20))).unwrap(), None, "{backend}");
     assert!(tree.contains(pid(root)).unwrap());

@@ -197,7 +197,8 @@ impl<V> Router<V> {
     /// found: it may have had a route, but it asks nothing any more. [`is_thread`](Error::is_thread) if [`Caller::Process`]
     /// names a thread. [`is_limit`](Error::is_limit) if no descriptor is free, not even after all callers were forgotten.
     /// [`is_unstable`](Error::is_unstable) if, with trees that have to be [polled](crate::Backend::Poll), it could not be
-    /// proven whether it is in one; asking again may work, unless it is a possible orphan of one. Whoever may be in a tree is never told that it has no route.
+    /// proven whether it is in one; asking again may work, unless it is a possible orphan of one. Whoever may be in a tree is
+    /// never told that it has no route.
     ///
     /// # Races
     ///

@@ -362,10 +362,11 @@ impl<'a> Begun<'a> {
         if !matches!(source, Source::Cgroup(_) | Source::Subreaper { .. }) {
             for process in &self.builder.exclude {
                 if saved.members.iter().all(|member| member.pid() != process.pid()) {
-                    exclude(&mut saved, *process.identity());
+                    saved.exclude(*process.identity(), is_given_orphans(process.pid()));
                 }
             }
-            exclude(&mut saved, *Process::current()?.identity());
+            // It would wait for its own end otherwise.
+            saved.exclude(*Process::current()?.identity(), is_given_orphans(Pid::current()));
         }
         let mut follow = self.follow(state.root, Lineage::adopt(saved), source, fed);
         let marked = state.evidence.iter().any(|proof| matches!(proof, Proof::Mark(_)));
@@ -472,10 +473,7 @@ impl<'a> Begun<'a> {
         let mut adopters = ancestry::ancestors_of(root.pid())?;
         let above = ancestors(root.pid(), &adopters);
         lineage.set_strangers(above.iter().map(|process| *process.identity()));
-        if !sys::adopts_orphans() {
-            // Nobody's orphans come to us: our children are our own.
-            adopters.retain(|pid| *pid != Pid::current());
-        }
+        adopters.retain(|pid| is_given_orphans(*pid));
         lineage.set_adopters(adopters);
         Ok((lineage, above))
     }
@@ -543,21 +541,9 @@ impl<'a> Begun<'a> {
     }
 }
 
-/// Leaves out somebody who is alive, and who could be a member for all that is known: forked since the tree was saved, and
-/// orphaned or below a member. Whoever adopts a tree would wait for its own end otherwise.
-fn exclude(saved: &mut Saved, mut excluded: Identity) {
-    // As when it is attached: not all of the children of an ancestor are of its own making, if it is given orphans.
-    let is_above = saved.adopters.contains(&excluded.pid) && !saved.root.started_before(&excluded);
-    if is_above && (excluded.pid != Pid::current() || sys::adopts_orphans()) {
-        return;
-    }
-    saved.adopters.retain(|adopter| *adopter != excluded.pid);
-    for known in [&mut saved.members, &mut saved.suspects, &mut saved.excluded] {
-        known.retain(|known| known.pid != excluded.pid);
-    }
-    excluded.settled = excluded.start.is_some();
-    saved.excluded.push(excluded);
-    saved.excludes = true;
+/// Nobody's orphans come to us, unless we have asked for them: our children are our own then.
+fn is_given_orphans(ancestor: Pid) -> bool {
+    ancestor != Pid::current() || sys::adopts_orphans()
 }
 
 /// Those that are there, but for this one.

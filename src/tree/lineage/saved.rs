@@ -30,6 +30,24 @@ impl Saved {
         let is_young = |one: &Identity| one.start.is_none_or(|start| start.ticks >= self.since);
         self.strangers.extend(strangers.into_iter().filter(is_young));
     }
+
+    /// Leaves out somebody who is alive, and who could be a member for all that is known: forked since it was saved, and
+    /// orphaned or below a member. An ancestor of the root is not, if it is given orphans: see
+    /// [`set_adopters`](Lineage::set_adopters).
+    pub(crate) fn exclude(&mut self, mut excluded: Identity, is_given_orphans: bool) {
+        // The one that had this PID when it began can have ended since.
+        let is_above = self.adopters.contains(&excluded.pid) && !self.root.started_before(&excluded);
+        if is_above && is_given_orphans {
+            return;
+        }
+        self.adopters.retain(|adopter| *adopter != excluded.pid);
+        for known in [&mut self.members, &mut self.suspects, &mut self.excluded] {
+            known.retain(|known| known.pid != excluded.pid);
+        }
+        excluded.settled = excluded.start.is_some();
+        self.excluded.push(excluded);
+        self.excludes = true;
+    }
 }
 
 impl Lineage {

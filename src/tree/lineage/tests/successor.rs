@@ -65,6 +65,27 @@ fn a_scan_forgets_nothing_that_is_known_of_a_stranger() {
     assert!(scan(&mut table));
 }
 
+/// 3 is the ancestor that was there when the tree began, or whoever has its PID since.
+#[test]
+fn a_successor_with_the_pid_of_an_ancestor_is_that_one_or_left_out() {
+    for (start, is_given_orphans, suspects) in
+        [(50, true, vec![20]), (50, false, vec![]), (150, true, vec![]), (150, false, vec![])]
+    {
+        let mut table = Table::new();
+        table.row(10, 3, 3, 51);
+        table.row(3, 1, 3, start);
+        table.row(20, 3, 3, 210);
+        table.lineage = Lineage::new(identity(10, 51), []);
+        table.lineage.set_adopters([pid(3)]);
+        let mut saved = table.lineage.save(None);
+        saved.exclude(identity(3, start), is_given_orphans);
+        table.lineage = Lineage::adopt(saved);
+        assert_eq!(table.lineage.adopts(pid(3)), !suspects.is_empty());
+        table.scan();
+        assert_eq!((table.members(), table.suspects()), (vec![10], suspects), "{start}, {is_given_orphans}");
+    }
+}
+
 #[test]
 fn what_was_told_is_not_missing_for_a_successor() {
     let mut table = Table::new();

@@ -75,15 +75,13 @@ impl World {
             next += 1;
             acts.next().into_iter().for_each(|act| self.act(act));
             // It was pinned when it was met: that another one looks the same makes no difference.
-            if self.kernel.processes[who].life != Life::Running {
-                if self.setup.source == Source::Poll && self.member(who).is_some() {
-                    let pid = self.kernel.processes[who].pid;
-                    self.tell(Input::Ended { pid, status: ExitStatus::Unknown });
-                }
-                whole = false;
-                continue;
+            let is_known = self.member(who).is_some();
+            let has_ended = self.kernel.processes[who].life != Life::Running;
+            if is_known && has_ended && self.setup.source == Source::Poll {
+                let pid = self.kernel.processes[who].pid;
+                self.tell(Input::Ended { pid, status: ExitStatus::Unknown });
             }
-            if self.member(who).is_none() {
+            if !is_known || has_ended {
                 whole = false;
                 continue;
             }
