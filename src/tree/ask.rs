@@ -49,12 +49,19 @@ pub(super) fn contains(tree: &Tree, pid: Pid) -> Result<bool> {
         Err(error) if error.is_gone() || error.is_thread() => return Ok(false),
         Err(error) => return Err(error),
     };
+    // Whoever is in it stays in it, orphaned or not: so it is to be known, where nobody tells of it.
+    let is_polled = tree.follower.with_members(|follow| follow.is_polled());
     let answer = which_contain([tree].into_iter(), &process, |_, _| true);
     // Once it has ended, the tree does not know it any more.
     if process.state()? != State::Running {
         return Ok(false);
     }
-    answer.map(|answer| !answer.inside.is_empty())
+    let contains = !answer?.inside.is_empty();
+    if contains && is_polled {
+        let mut inner = tree.follower.engine.lock();
+        inner.found(tree.follower.key, std::slice::from_ref(&process))?;
+    }
+    Ok(contains)
 }
 
 /// Asks these trees. The process is to run, still, after the answer; otherwise that is worth nothing. `matters`: whether it

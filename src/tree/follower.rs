@@ -69,7 +69,7 @@ impl Follower {
     }
 
     /// The same, after whoever nobody tells of has been looked for.
-    fn with_members<R>(&self, act: impl FnOnce(&mut Follow) -> R) -> R {
+    pub(super) fn with_members<R>(&self, act: impl FnOnce(&mut Follow) -> R) -> R {
         let mut inner = self.engine.lock();
         inner.catch_up(self.key);
         if inner.tree(self.key).is_polled() {

@@ -148,8 +148,8 @@ impl Tree {
     ///
     /// # Cost
     ///
-    /// None but that of looking at the process, if it is known or the kernel tells of every fork. Otherwise its ancestors are
-    /// looked at, and if they prove nothing the process table is scanned.
+    /// That of looking at the process; where the kernel tells nothing of members, the process table is scanned, and its ancestors
+    /// are looked at.
     pub fn contains(&self, pid: Pid) -> Result<bool> {
         ask::contains(self, pid)
     }
