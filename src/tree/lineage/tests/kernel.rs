@@ -39,6 +39,8 @@ pub(super) enum Life {
 pub(super) struct Process {
     pub(super) pid: Pid,
     pub(super) parent: usize,
+    /// By whom it was forked, whoever became its parent.
+    pub(super) maker: usize,
     pub(super) truth: Truth,
     pub(super) life: Life,
     pub(super) session: Pid,
@@ -126,6 +128,7 @@ impl Kernel {
             kernel.processes.push(Process {
                 pid: Pid::new(pid).unwrap(),
                 parent,
+                maker: parent,
                 truth,
                 life: Life::Running,
                 session: Pid::new(pid.min(2)).unwrap(),
@@ -220,6 +223,7 @@ impl Kernel {
         self.processes.push(Process {
             pid,
             parent,
+            maker: parent,
             truth,
             life: Life::Running,
             session,

@@ -48,10 +48,10 @@ impl World {
         } else {
             self.counts.overlooked += 1;
             self.tell(missing(since));
-            // Nor is what was orphaned during the walk, and whoever is its child still: parents come before their children.
+            // Nor is what was orphaned during the walk, and whatever that has forked: makers come before whom they made.
             for who in (0..self.kernel.processes.len()).filter(|who| !known.contains(who)) {
                 let process = &self.kernel.processes[who];
-                let is_its = self.kernel.processes[process.parent].truth == Truth::Lapsed;
+                let is_its = self.kernel.processes[process.maker].truth == Truth::Lapsed;
                 if process.truth == Truth::Member && (is_its || process.tick() < since) {
                     self.kernel.processes[who].truth = Truth::Lapsed;
                 }
