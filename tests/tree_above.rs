@@ -16,23 +16,41 @@ use pidigree::{Backend, Process, Tree};
 use pidigree_testkit::Family;
 use trees::{PATIENCE, on};
 
-/// As a supervisor does that executes its next version.
-#[test]
-fn a_successor_takes_no_orphan_that_it_was_given_for_its_own() {
-    set_child_subreaper(true).unwrap();
-    let family = Family::spawn("fork [ say root await double-fork [ say daemon await ] ] pause");
-    let root = family.fact("root").pid;
-    let tree = on(Backend::Poll).attach(&Process::open(pid(root)).unwrap()).unwrap();
-    let state = tree.save();
-    drop(tree);
-    family.poke(root);
-    let daemon = family.fact("daemon").pid;
-    family.wait_ended(root);
+const STORY: &str = "fork [ say root await double-fork [ say daemon await ] ] pause";
 
-    let tree = Tree::adopt(&state).unwrap();
-    assert!(!tree.coverage().reason.contains("PIDIGREE_TREE_"), "no mark: {}", tree.coverage());
-    assert_eq!(tree.wait_empty(Some(Duration::from_millis(200))).unwrap(), None, "{:?}", tree.members());
-    family.poke(daemon);
-    waitpid(unistd::Pid::from_raw(daemon.cast_signed()), None).unwrap();
-    assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some());
+/// By the moment in which this process asks to be given orphans. One test: it asks for all of its threads.
+#[test]
+fn orphans_that_the_tracker_is_given_are_not_taken_for_its_own() {
+    for (when, moment) in ["before", "while it is followed", "before it is adopted"].into_iter().enumerate() {
+        set_child_subreaper(when == 0).unwrap();
+        let family = Family::spawn(STORY);
+        let root = family.fact("root").pid;
+        let mut tree = on(Backend::Poll).attach(&Process::open(pid(root)).unwrap()).unwrap();
+        // Until it asks, what it starts is its own for certain.
+        let own = (when > 0).then(|| Family::spawn("say own pause"));
+        if let Some(own) = &own {
+            assert!(!tree.contains(pid(own.fact("own").pid)).unwrap());
+        }
+        let state = tree.save();
+        if when != 1 {
+            drop(tree);
+            set_child_subreaper(true).unwrap();
+            // As a supervisor does that executes its next version.
+            tree = Tree::adopt(&state).unwrap();
+            assert!(!tree.coverage().reason.contains("PIDIGREE_TREE_"), "no mark: {}", tree.coverage());
+        }
+        set_child_subreaper(true).unwrap();
+        family.poke(root);
+        let daemon = family.fact("daemon").pid;
+        family.wait_ended(root);
+
+        let said = tree.contains(pid(daemon));
+        assert!(!matches!(said, Ok(false)), "{moment}: no member, it says");
+        let emptied = tree.wait_empty(Some(Duration::from_millis(200))).unwrap();
+        assert_eq!(emptied, None, "{moment}: {:?}", tree.members());
+        family.poke(daemon);
+        waitpid(unistd::Pid::from_raw(daemon.cast_signed()), None).unwrap();
+        assert!(tree.wait_empty(Some(PATIENCE)).unwrap().is_some(), "{moment}");
+        drop(own);
+    }
 }

@@ -20,6 +20,7 @@ use crate::tree::engine::{Engine, Inner, Locked};
 use crate::tree::evidence::Proof;
 use crate::tree::follow::{Follow, Source};
 use crate::tree::lineage::{Input, Lineage};
+use crate::tree::look::expect_orphans;
 
 /// What is known of one process.
 #[derive(Debug, Default)]
@@ -252,10 +253,12 @@ impl Inner {
         }
         if follow.fed || follow.is_polled() {
             let standing = follow.standing_by_what_is_told(known, question)?;
-            return match standing {
-                Standing::Doubtful => follow.standing_by_ancestry(question),
-                _ => Ok(standing),
-            };
+            if standing != Standing::Doubtful {
+                return Ok(standing);
+            }
+            let standing = follow.standing_by_ancestry(question)?;
+            let is_news = expect_orphans(&mut follow.lineage);
+            return if is_news { follow.standing_by_ancestry(question) } else { Ok(standing) };
         }
         match &follow.source {
             Source::Cgroup(cgroup) if question.may_be_in(cgroup) => {

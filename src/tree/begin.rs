@@ -470,11 +470,13 @@ impl<'a> Begun<'a> {
         let excluded = self.builder.exclude.iter().map(|process| *process.identity());
         let exclude = excluded.chain([*Process::current()?.identity()]);
         let mut lineage = Lineage::new(root, exclude);
-        let mut adopters = ancestry::ancestors_of(root.pid())?;
-        let above = ancestors(root.pid(), &adopters);
+        let listed = ancestry::ancestors_of(root.pid())?;
+        let above = ancestors(root.pid(), &listed);
         lineage.set_strangers(above.iter().map(|process| *process.identity()));
-        adopters.retain(|pid| is_given_orphans(*pid));
+        let (adopters, spared): (Vec<Pid>, Vec<Pid>) =
+            listed.into_iter().partition(|pid| is_given_orphans(*pid));
         lineage.set_adopters(adopters);
+        spared.into_iter().for_each(|pid| lineage.spare(pid));
         Ok((lineage, above))
     }
 

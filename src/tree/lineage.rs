@@ -26,6 +26,7 @@ use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::state::ExitStatus;
 
+mod above;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod check;
 mod saved;
@@ -44,6 +45,8 @@ pub(crate) struct Lineage {
     suspects: usize,
     exclusions: usize,
     adopters: BTreeSet<Pid>,
+    /// An ancestor of the root that is given no orphans so far. It may be once, and then it is an adopter.
+    spared: Option<Pid>,
     /// The sessions of other people's making that members can be in; `None` if not all are known.
     foreign: Option<BTreeSet<Pid>>,
     /// Somebody was excluded from the beginning, so not all in a session that a member made are members.
@@ -199,6 +202,7 @@ impl Lineage {
             suspects: 0,
             exclusions: 0,
             adopters: BTreeSet::new(),
+            spared: None,
             foreign: None,
             excludes: false,
             strangers: Vec::new(),
@@ -221,22 +225,6 @@ impl Lineage {
     /// are not told.
     pub(crate) fn hold(&mut self) {
         self.held = true;
-    }
-
-    /// Who can be given orphans of the tree: the ancestors of the root, all of them, as they were when it began. Those
-    /// that are known not to be subreapers may be left out: children of their own are then never suspected. PID 1 and
-    /// "no visible parent" count in any case.
-    pub(crate) fn set_adopters(&mut self, adopters: impl IntoIterator<Item = Pid>) {
-        self.adopters = adopters.into_iter().collect();
-        let root = self.root.pid;
-        self.adopters.remove(&root);
-        for pid in self.adopters.clone() {
-            // It is not in the tree, and not all of its children are of its own making.
-            if self.known.get(&pid).is_some_and(|known| known.standing == Standing::Excluded) {
-                self.drop_known(pid);
-            }
-        }
-        self.excludes = self.exclusions > 0;
     }
 
     /// The sessions that the root, and whatever it had started by then, were in when the tree began: all of them, those
@@ -311,11 +299,6 @@ impl Lineage {
 
     pub(crate) fn member(&self, pid: Pid) -> Option<&Identity> {
         self.known.get(&pid).filter(|known| known.standing == Standing::Member).map(|known| &known.identity)
-    }
-
-    /// Who can be given orphans of the tree.
-    pub(crate) fn adopters(&self) -> impl Iterator<Item = Pid> {
-        self.adopters.iter().copied()
     }
 
     /// Those of whom nothing is proven, by PID. Their ends and forks are to be told as members' are; who cannot do that

@@ -11,13 +11,24 @@ use crate::sys::{self, Report};
 use crate::tree::engine::Inner;
 use crate::tree::follow::{Pin, Source, Word};
 use crate::tree::hear::is_bare;
-use crate::tree::lineage::Input;
+use crate::tree::lineage::{Input, Lineage};
 
 /// How often a cgroup is listed at once, while its members fork.
 const TRIES: usize = 16;
 const SOON: Duration = Duration::from_millis(1);
 /// After an error.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// This process can have asked since the tree began to be given its orphans. To be called when it has been read who is
+/// whose child, and before that is believed. Returns whether it is news.
+pub(super) fn expect_orphans(lineage: &mut Lineage) -> bool {
+    let us = Pid::current();
+    let is_new = lineage.spared() == Some(us) && sys::adopts_orphans();
+    if is_new {
+        lineage.add_adopter(us);
+    }
+    is_new
+}
 
 impl Inner {
     /// Looks at what a tree goes by: what that says, and who is in it if nobody tells.

@@ -97,8 +97,10 @@ impl Tree {
     /// and when polling, orphans that were started between the call and that scan hold it back until they have
     /// ended, whosever they are.
     ///
-    /// A process that follows by polling a tree below itself, and wants to be given its orphans
-    /// (PR_SET_CHILD_SUBREAPER), has to say so to the kernel before: children that it gets are its own otherwise.
+    /// The caller can be an ancestor of the root that is given its orphans (PR_SET_CHILD_SUBREAPER), and can become one later:
+    /// that is asked at each scan. But it must not cease to be one while it may have been given somebody whom no scan has
+    /// shown, nor become one when another process goes on with the tree ([`adopt`](Self::adopt)): what it was given is
+    /// taken for its own then.
     ///
     /// # Errors
     ///

@@ -20,6 +20,7 @@ use crate::tree::evidence::{self, Wanted};
 use crate::tree::follow::{Follow, Source};
 use crate::tree::hear::bare;
 use crate::tree::lineage::{Details, Input, Row, YOUNG};
+use crate::tree::look::expect_orphans;
 
 /// How often a scan is tried at once, while others fork.
 const TRIES: usize = 16;
@@ -245,6 +246,7 @@ impl Inner {
                 })
             };
             let mut lineage = follow.lineage.clone();
+            expect_orphans(&mut lineage);
             let (mut outputs, mut young) = (Vec::new(), Vec::new());
             let (details, is_strange) = (&mut details, &mut is_strange);
             lineage.step(Input::Scanned { table: &table, details, is_strange, began }, &mut outputs);

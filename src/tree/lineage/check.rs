@@ -75,6 +75,9 @@ pub(crate) fn lineage(input: &[u8]) {
     if flags & 1 != 0 {
         lineage.set_adopters([bytes.pid(), bytes.pid()]);
     }
+    if flags & 4 != 0 {
+        lineage.spare(bytes.pid());
+    }
     if flags & 2 != 0 {
         lineage.set_sessions([bytes.pid()]);
     }
@@ -92,8 +95,14 @@ pub(crate) fn lineage(input: &[u8]) {
         let saved = lineage.save(None);
         let next = Lineage::adopt(saved);
         assert!(next.members().eq(lineage.members()) && next.suspects().eq(lineage.suspects()));
-        if bytes.next() == 255 {
-            lineage = next;
+        match bytes.next() {
+            255 => lineage = next,
+            254 => {
+                if let Some(spared) = lineage.spared() {
+                    lineage.add_adopter(spared);
+                }
+            }
+            _ => {}
         }
     }
     lineage.finish(&mut out);

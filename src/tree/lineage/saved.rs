@@ -15,6 +15,8 @@ pub(crate) struct Saved {
     /// Somebody was excluded once, who may have ended.
     pub(crate) excludes: bool,
     pub(crate) adopters: Vec<Pid>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) spared: Option<Pid>,
     pub(crate) sessions: Option<Vec<Pid>>,
     /// The tick from which on everything is missing.
     pub(crate) since: u64,
@@ -33,16 +35,24 @@ impl Saved {
 
     /// Leaves out somebody who is alive, and who could be a member for all that is known: forked since it was saved, and
     /// orphaned or below a member. An ancestor of the root is not, if it is given orphans: see
-    /// [`set_adopters`](Lineage::set_adopters).
+    /// [`set_adopters`](Lineage::set_adopters). If it is not so far, it is [`spared`](Lineage::spare).
     pub(crate) fn exclude(&mut self, mut excluded: Identity, is_given_orphans: bool) {
+        let pid = excluded.pid;
         // The one that had this PID when it began can have ended since.
-        let is_above = self.adopters.contains(&excluded.pid) && !self.root.started_before(&excluded);
+        let was_above = self.adopters.contains(&pid) || self.spared == Some(pid);
+        let is_above = was_above && !self.root.started_before(&excluded);
+        self.adopters.retain(|adopter| *adopter != pid);
+        self.spared = self.spared.filter(|spared| *spared != pid);
         if is_above && is_given_orphans {
+            self.adopters.push(pid);
+            self.excluded.retain(|known| known.pid != pid);
             return;
         }
-        self.adopters.retain(|adopter| *adopter != excluded.pid);
+        if is_above {
+            self.spared = Some(pid);
+        }
         for known in [&mut self.members, &mut self.suspects, &mut self.excluded] {
-            known.retain(|known| known.pid != excluded.pid);
+            known.retain(|known| known.pid != pid);
         }
         excluded.settled = excluded.start.is_some();
         self.excluded.push(excluded);
@@ -66,6 +76,7 @@ impl Lineage {
             excluded: of(Standing::Excluded),
             excludes: self.excludes,
             adopters: self.adopters.iter().copied().collect(),
+            spared: self.spared,
             sessions: self.foreign.as_ref().map(|foreign| foreign.iter().copied().collect()),
             since,
             strangers: Vec::new(),
@@ -85,6 +96,7 @@ impl Lineage {
             excluded,
             excludes,
             adopters,
+            spared,
             sessions,
             since,
             strangers,
@@ -93,6 +105,7 @@ impl Lineage {
         let mut lineage = Lineage::new(root, []);
         lineage.drop_known(root.pid);
         lineage.adopters = adopters.into_iter().collect();
+        lineage.spared = spared;
         lineage.foreign = sessions.map(|sessions| sessions.into_iter().collect());
         lineage.excludes = excludes;
         for identity in excluded {

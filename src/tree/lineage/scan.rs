@@ -200,11 +200,6 @@ impl Lineage {
         self.adopters.contains(&pid) && !scan.ask(pid).is_some_and(is_later)
     }
 
-    /// Whether it is given orphans of the tree, though it is no member.
-    pub(crate) fn adopts(&self, pid: Pid) -> bool {
-        pid.get() == 1 || self.adopters.contains(&pid)
-    }
-
     /// Of one whose parent does not tell.
     fn judge(&self, scan: &mut Scan<'_>, pid: Pid) -> Verdict {
         let in_doubt = scan.in_doubt.contains(&pid);

@@ -114,6 +114,11 @@ fn the_simulated_kernels_are_hard_enough() {
             counts.empty += met.empty;
         }
     }
+    for _ in 0..150 {
+        let setup = setup(&[Source::Poll], false).new_tree(&mut runner).unwrap().current();
+        let steps = steps(false).new_tree(&mut runner).unwrap().current();
+        counts.asked += run(&Setup { above: true, ..setup }, &steps).counts.asked;
+    }
     for _ in 0..300 {
         let setup = walked(&[Source::Events], false).new_tree(&mut runner).unwrap().current();
         let met = run(&setup, &[]).counts;
@@ -130,6 +135,7 @@ fn the_simulated_kernels_are_hard_enough() {
         ("orphans that joined", counts.orphans, 20),
         ("losses made up for", counts.resynced, 300),
         ("trees found empty", counts.empty, 400),
+        ("trackers that asked for orphans in time", counts.asked, 20),
         ("walks that overlooked nobody", counts.walked, 100),
         ("walks that may have overlooked somebody", counts.overlooked, 50),
     ] {

@@ -14,7 +14,7 @@ const MOMENTS: u64 = 4;
 pub(super) const PIDS: u32 = 14;
 /// Positions in `Kernel::processes`.
 pub(super) const INIT: usize = 0;
-/// If it is, it is excluded: it goes on, and is no subreaper.
+/// If it is, it is excluded: it goes on, and is no subreaper at first.
 pub(super) const TRACKER: usize = 1;
 pub(super) const ROOT: usize = 3;
 
@@ -44,7 +44,7 @@ pub(super) struct Process {
     pub(super) truth: Truth,
     pub(super) life: Life,
     pub(super) session: Pid,
-    subreaper: bool,
+    pub(super) subreaper: bool,
     start: u64,
     /// It, or one above it, is excluded, has lost its parent, and was given to a member.
     pub(super) fostered: bool,
@@ -188,7 +188,7 @@ impl Kernel {
                 }
             }
             Act::Subreaper(who) => {
-                if let Some(who) = self.pick(who, may, false).filter(|who| !self.tracks(*who)) {
+                if let Some(who) = self.pick(who, may, false) {
                     self.processes[who].subreaper = true;
                 }
             }

@@ -259,6 +259,28 @@ fn orphans_given_to_an_excluded_ancestor_are_not_taken_for_its_own() {
     assert_eq!((table.members(), table.suspects()), (vec![10], vec![20]));
 }
 
+/// It can become one later: what it had started by then is its own for good.
+#[test]
+fn orphans_given_to_an_excluded_ancestor_that_asked_for_them_later_are_suspects() {
+    for is_asked in [false, true] {
+        let mut table = Table::new();
+        table.lineage = Lineage::new(identity(10, 50), [identity(3, 50)]);
+        table.lineage.set_adopters([]);
+        table.lineage.spare(pid(3));
+        table.row(20, 3, 3, 120);
+        table.resync();
+        assert_eq!((table.members(), table.suspects()), (vec![10], vec![]));
+        table.row(21, 3, 3, 210);
+        if is_asked {
+            table.lineage.add_adopter(pid(3));
+            assert_eq!(table.lineage.spared(), None);
+        }
+        table.resync();
+        let suspects = if is_asked { vec![21] } else { vec![] };
+        assert_eq!((table.members(), table.suspects()), (vec![10], suspects));
+    }
+}
+
 /// Whoever follows it and is no subreaper excludes itself and what it starts, an ancestor of the root among that.
 #[test]
 fn orphans_given_to_an_ancestor_below_somebody_excluded_are_not_taken_for_its_own() {

@@ -2,7 +2,7 @@
 
 use super::table::{Table, identity, pid};
 use crate::identity::Identity;
-use crate::tree::lineage::{Input, Lineage};
+use crate::tree::lineage::{Input, Lineage, Standing};
 
 #[test]
 fn a_successor_takes_no_stranger_that_was_seen_for_a_suspect() {
@@ -77,12 +77,21 @@ fn a_successor_with_the_pid_of_an_ancestor_is_that_one_or_left_out() {
         table.row(20, 3, 3, 210);
         table.lineage = Lineage::new(identity(10, 51), []);
         table.lineage.set_adopters([pid(3)]);
-        let mut saved = table.lineage.save(None);
-        saved.exclude(identity(3, start), is_given_orphans);
-        table.lineage = Lineage::adopt(saved);
-        assert_eq!(table.lineage.adopts(pid(3)), !suspects.is_empty());
-        table.scan();
-        assert_eq!((table.members(), table.suspects()), (vec![10], suspects), "{start}, {is_given_orphans}");
+        let mut spared = table.lineage.clone();
+        spared.insert(identity(3, start), Standing::Excluded);
+        spared.set_adopters([]);
+        spared.spare(pid(3));
+        for before in [table.lineage.clone(), spared] {
+            let mut saved = before.save(None);
+            saved.exclude(identity(3, start), is_given_orphans);
+            table.lineage = Lineage::adopt(saved);
+            let lineage = &table.lineage;
+            assert_eq!(lineage.adopts(pid(3)), !suspects.is_empty());
+            assert_eq!(lineage.spared(), (start == 50 && !is_given_orphans).then(|| pid(3)));
+            table.scan();
+            let found = (table.members(), table.suspects());
+            assert_eq!(found, (vec![10], suspects.clone()), "{start}, {is_given_orphans}");
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Counts {
     pub(super) orphans: usize,
     pub(super) resynced: usize,
     pub(super) empty: usize,
+    /// Trackers that had asked for orphans since the tree began.
+    pub(super) asked: usize,
     /// Walks that certainly overlooked nobody, and others.
     pub(super) walked: usize,
     pub(super) overlooked: usize,
@@ -80,10 +82,12 @@ impl World {
             kernel.processes[TRACKER].truth = Truth::Excluded;
             adopters.remove(0);
         }
+        let spared = setup.above.then(|| kernel.processes[TRACKER].pid);
         kernel.lapse(|_| true);
         kernel.events.clear();
         let mut lineage = Lineage::new(kernel.identity(ROOT), exclude);
         lineage.set_adopters(adopters.into_iter().filter_map(Pid::new));
+        spared.into_iter().for_each(|spared| lineage.spare(spared));
         if setup.sessions {
             let members = kernel.running(Truth::Member);
             lineage.set_sessions(members.into_iter().map(|who| kernel.processes[who].session));
@@ -255,6 +259,10 @@ impl World {
             };
             // What the machine says is held against what is so when all has been read.
             let mut lineage = self.lineage.clone();
+            if let Some(spared) = lineage.spared().filter(|_| kernel.borrow().processes[TRACKER].subreaper) {
+                lineage.add_adopter(spared);
+                self.counts.asked += 1;
+            }
             let mut out = Vec::new();
             let mut is_strange = |pid| kernel.borrow().is_strange(pid);
             let (details, is_strange) = (&mut details, &mut is_strange);
