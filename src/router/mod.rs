@@ -1,6 +1,7 @@
 //! From a caller to the value of the nearest process above it that has a route.
 
 mod cache;
+mod rank;
 mod table;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use crate::tree::ask::which_contain;
 use crate::tree::heed::{Ear, hear_now, heed};
 
 use cache::{As, Cache, Pin};
+pub(crate) use rank::Rank;
 use table::{Slot, Table};
 
 /// Says which process tree a caller belongs to: each route is a root with a value, and a caller gets the value of the
@@ -125,6 +127,8 @@ const SHEDS: usize = 8;
 
 const RESOLVE: &str = "find the route of process";
 const INSERT: &str = "route process";
+const ORDER: &str = "it is in the trees of two routes whose roots started within one clock tick, and nothing tells which \
+                     of them is below the other";
 
 impl<V> Router<V> {
     /// Creates a router without routes.
@@ -180,8 +184,8 @@ impl<V> Router<V> {
     /// # Errors
     ///
     /// [`is_gone`](Error::is_gone) if the tree is empty; [`is_already_routed`](Error::is_already_routed) if its root has a
-    /// route; [`is_unsupported`](Error::is_unsupported) if its root has ended, it shares members with another route whose
-    /// root has ended too, and both started within the same clock tick: nobody can say which is below the other.
+    /// route; [`is_unsupported`](Error::is_unsupported) if its root has ended, it shares members with another route, and both
+    /// roots started within the same clock tick: nobody can say which is below the other.
     pub fn insert_tree(&self, tree: Tree, value: V) -> Result<Route<V>> {
         let root = tree.root();
         self.refuse_routed(&root)?;
@@ -198,7 +202,9 @@ impl<V> Router<V> {
     /// names a thread. [`is_limit`](Error::is_limit) if no descriptor is free, not even after all callers were forgotten.
     /// [`is_unstable`](Error::is_unstable) if, with trees that have to be [polled](crate::Backend::Poll), it could not be
     /// proven whether it is in one; asking again may work, unless it is a possible orphan of one. Whoever may be in a tree is
-    /// never told that it has no route.
+    /// never told that it has no route. [`is_unsupported`](Error::is_unsupported) if it is in the trees of two routes and nothing
+    /// tells which is the nearer one: one's root was orphaned before the other was put in, and both roots started within one
+    /// clock tick.
     ///
     /// # Races
     ///
@@ -226,7 +232,7 @@ impl<V> Router<V> {
     /// Of a route that is taken away, [`next_emptied`](Router::next_emptied) says nothing.
     pub fn remove(&self, root: &Identity) -> Option<Arc<V>> {
         self.shared.settle();
-        let number = self.shared.table().of(root)?.number;
+        let number = self.shared.table().of(root)?.rank.number;
         self.shared.remove(number).map(|slot| Arc::clone(&slot.value))
     }
 
@@ -376,23 +382,26 @@ impl<V> Shared<V> {
         if process.state()? != State::Running {
             return Err(Error::gone(process.pid(), RESOLVE));
         }
-        let matters = |inside: &[usize], place| table.would_be_nearest(inside, place);
+        let rank = |place: usize| &table.slots[place].rank;
+        let matters = |inside: &[usize], place| Rank::may_be_nearest(inside, place, rank);
         let answer = which_contain(table.trees(), process, matters);
         // Once it has ended, trees do not know it any more.
         if process.state()? != State::Running {
             return Err(Error::gone(process.pid(), RESOLVE));
         }
         let answer = answer?;
-        let nearest = table.nearest(&answer.inside);
-        let value = nearest.map(|slot| (slot.number, Arc::clone(&slot.value)));
+        let nearest = Rank::nearest(&answer.inside, rank);
+        if nearest.is_none() && !answer.inside.is_empty() {
+            return Err(Error::unsupported(process.pid(), RESOLVE, ORDER));
+        }
+        let slot = nearest.map(|place| &table.slots[place]);
+        let value = slot.map(|slot| (slot.rank.number, Arc::clone(&slot.value)));
         Ok(Found { value, settled: answer.settled, moment })
     }
 
     fn insert(&self, tree: Tree, pin: Option<Process>, value: V) -> Result<Arc<Slot<V>>> {
-        let root = match &pin {
-            Some(pin) => *pin.identity(),
-            None => tree.root(),
-        };
+        let line = tree.line();
+        let root = line[0];
         let value = Arc::new(value);
         let mut last = self.changes();
         let table = self.table();
@@ -402,10 +411,10 @@ impl<V> Shared<V> {
         if tree.is_empty() {
             return Err(Error::gone(root.pid(), INSERT));
         }
-        let outer = self.with_room(|| table.outer(&root, pin.as_ref(), &tree))?;
-        *last += 1;
-        let number = *last;
-        let new = table.with(Slot { number, root, pin, tree: tree.clone(), value, outer });
+        let number = *last + 1;
+        let rank = self.with_room(|| table.rank(number, &line, pin.as_ref(), &tree))?;
+        *last = number;
+        let new = table.with(Slot { rank, pin, tree: tree.clone(), value });
         let slot = Arc::clone(&new.slots[new.slots.len() - 1]);
         // It has to be there before it can be told to leave.
         let old = self.replace(new);
@@ -442,7 +451,7 @@ impl<V> Shared<V> {
             if let Some((new, slot)) = self.table().without(number) {
                 dropped.push(self.replace(new));
                 self.cache.forget_route(number);
-                self.emptied().push_back((slot.root, Arc::clone(&slot.value)));
+                self.emptied().push_back((slot.rank.root, Arc::clone(&slot.value)));
                 left += 1;
             }
             self.ear.settled();
@@ -457,7 +466,7 @@ impl<V> Shared<V> {
 impl<V> Route<V> {
     /// Returns the root.
     pub fn root(&self) -> &Identity {
-        &self.slot.root
+        &self.slot.rank.root
     }
 
     /// Returns the value.
@@ -474,7 +483,7 @@ impl<V> Route<V> {
     pub fn remove(&self) -> bool {
         self.router.upgrade().is_some_and(|router| {
             router.settle();
-            router.remove(self.slot.number).is_some()
+            router.remove(self.slot.rank.number).is_some()
         })
     }
 }
@@ -528,7 +537,7 @@ impl<V> Default for Router<V> {
 impl<V> fmt::Debug for Router<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.shared.table();
-        let roots = table.slots.iter().map(|slot| slot.root);
+        let roots = table.slots.iter().map(|slot| slot.rank.root);
         f.debug_struct("Router").field("roots", &roots.collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }

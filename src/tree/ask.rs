@@ -451,6 +451,11 @@ pub(crate) fn by_ancestry(
 }
 
 impl Tree {
+    /// The root, and its ancestors when it began, nearest first.
+    pub(crate) fn line(&self) -> Vec<Identity> {
+        self.follower.line()
+    }
+
     /// The root, pinned; `None` if it has ended.
     pub(crate) fn open_root(&self) -> Result<Option<Process>> {
         let root = self.root();

@@ -249,12 +249,13 @@ impl<'a> Begun<'a> {
                 if let Source::Cgroup(cgroup) = &source {
                     cgroup.add(pid)?;
                 }
-                let mut lineage = self.lineage_of_spawned(*root.identity())?;
+                let (mut lineage, above) = self.lineage_of_spawned(*root.identity())?;
                 if is_polled {
                     // The root has started nobody yet: whoever is there is a stranger.
                     lineage.set_strangers(strangers(pid)?);
                 }
                 let mut follow = self.follow(*root.identity(), lineage, source, fed);
+                follow.above = above;
                 follow.evidence.extend(mark.clone());
                 // Of one that is polled, nothing that happens is told by anybody.
                 let lost = is_polled.then(|| told_until(self.began));
@@ -295,10 +296,11 @@ impl<'a> Begun<'a> {
             command,
             |pid| {
                 let process = Process::open(pid)?;
-                let lineage = self.lineage_of_spawned(*process.identity())?;
+                let (lineage, ancestors) = self.lineage_of_spawned(*process.identity())?;
                 let source =
                     Source::Subreaper { helper: None, process: process.clone(), word: Word::Waiting };
                 let mut follow = self.follow(*process.identity(), lineage, source, fed);
+                follow.above = ancestors;
                 follow.root_to_come = true;
                 self.enter(follow, Some(1), None)?;
                 above = Some(process);
@@ -336,6 +338,7 @@ impl<'a> Begun<'a> {
             young = beside(root.pid(), &above, &mut lineage)?;
         }
         let mut follow = self.follow(*root.identity(), lineage, source, fed);
+        follow.above = above.iter().map(|process| *process.identity()).collect();
         follow.young = young;
         for evidence in &self.builder.evidence {
             follow.evidence.extend(Proof::of(evidence, root)?);
@@ -373,6 +376,7 @@ impl<'a> Begun<'a> {
         follow.coverage = coverage::of_adopted(&follow.source, fed, self.is_filtered(), marked);
         follow.evidence.clone_from(&state.evidence);
         follow.root_status = state.root_status;
+        follow.above.clone_from(&state.above);
         follow.seen = state.members;
         follow.untracked = fed;
         let key = self.follower.key;
@@ -481,10 +485,10 @@ impl<'a> Begun<'a> {
     }
 
     /// Of a root that is about to run for the first time: it is in the session of whoever spawned it.
-    fn lineage_of_spawned(&self, root: Identity) -> Result<Lineage> {
-        let (mut lineage, _) = self.lineage(root)?;
+    fn lineage_of_spawned(&self, root: Identity) -> Result<(Lineage, Vec<Identity>)> {
+        let (mut lineage, above) = self.lineage(root)?;
         lineage.set_sessions(sys::session_of(root.pid()));
-        Ok(lineage)
+        Ok((lineage, above.iter().map(|process| *process.identity()).collect()))
     }
 
     fn follow(&self, root: Identity, mut lineage: Lineage, source: Source, fed: bool) -> Follow {

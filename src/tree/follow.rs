@@ -27,6 +27,8 @@ pub(super) struct Follow {
     /// The root is the first child of the hidden member, which has not been seen yet.
     pub(super) root_to_come: bool,
     pub(super) root_status: Option<ExitStatus>,
+    /// The ancestors of the root when it began, nearest first.
+    pub(super) above: Vec<Identity>,
     /// Of a tree that we have spawned.
     root_process: Option<Process>,
     /// Held as long as the tree is: the root, if it was there before; who is excluded; ancestors without a sure identity.
@@ -138,6 +140,7 @@ impl Follow {
             root,
             root_to_come: false,
             root_status: None,
+            above: Vec::new(),
             root_process: None,
             held: Vec::new(),
             young: Vec::new(),
@@ -505,6 +508,17 @@ impl Follow {
         left
     }
 
+    /// The root, and its ancestors when it began.
+    pub(super) fn line(&self) -> Vec<Identity> {
+        let held = |pid| self.held.iter().chain(&self.root_process).find(|one| one.pid() == pid);
+        let line = std::iter::once(&self.root).chain(&self.above);
+        line.map(|one| match held(one.pid()) {
+            Some(held) if one.unique.is_none() && !one.settled => seen_again(held).unwrap_or(*one),
+            _ => *one,
+        })
+        .collect()
+    }
+
     /// Who can be given its orphans, if everything is told of it.
     pub(super) fn adopters(&mut self) -> Option<Vec<Pid>> {
         let is_told = self.fed && !sys::Connector::IS_KQUEUE;
@@ -524,6 +538,7 @@ impl Follow {
             lineage,
             root: self.root,
             root_status: self.root_status,
+            above: self.above.clone(),
             members: self.seen,
             evidence: self.evidence.clone(),
             kept: self.kept(),

@@ -100,6 +100,16 @@ impl Follower {
         self.with(|follow| follow.emptied)
     }
 
+    /// Waits up to a clock tick for those of them that only their start tells from others.
+    pub(super) fn line(&self) -> Vec<Identity> {
+        let line = self.with(|follow| follow.line());
+        if line.iter().all(|one| one.unique.is_some() || one.settled) {
+            return line;
+        }
+        std::thread::sleep(sys::TICK);
+        self.with(|follow| follow.line())
+    }
+
     /// Waits up to a clock tick for members that only their start tells from others: a successor has no other hold on them.
     pub(super) fn save(&self) -> TreeState {
         for _ in 0..SETTLING {

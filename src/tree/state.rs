@@ -18,6 +18,9 @@ pub struct TreeState {
     pub(super) lineage: Saved,
     pub(super) root: Identity,
     pub(super) root_status: Option<ExitStatus>,
+    /// The ancestors of the root when it began.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(super) above: Vec<Identity>,
     /// How many members were seen so far.
     pub(super) members: u64,
     pub(super) evidence: Vec<Proof>,

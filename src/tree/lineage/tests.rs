@@ -9,10 +9,12 @@ use super::check;
 mod ask;
 mod kernel;
 mod losses;
+mod routes;
 mod setup;
 mod strangers;
 mod successor;
 mod table;
+mod told;
 mod world;
 
 use setup::{Setup, Source, Step, setup, steps, walked};

@@ -12,29 +12,39 @@ use crate::tree::lineage::Lineage;
 /// The stranger that is there from the beginning: it takes itself for none.
 const TRACKER: usize = 4;
 
+/// Whether it is the very one that is known as a member under its PID, if one is.
+pub(super) fn is_known_as_member(lineage: &Lineage, kernel: &Kernel, who: usize) -> Option<bool> {
+    let identity = kernel.identity(who);
+    lineage.member(identity.pid()).map(|member| match member.same_process(&identity) {
+        Sameness::Same => true,
+        Sameness::Different => false,
+        Sameness::Unknown => !lineage.is_lost(),
+    })
+}
+
+/// By those above it.
+pub(super) fn judge(lineage: &Lineage, kernel: &Kernel, who: usize, tracker: Option<usize>) -> Standing {
+    let mut at = Some(who);
+    let standing = by_ancestry(lineage, &lineage.root, true, |_| {
+        let Some(now) = at else { return Ok(None) };
+        let parent = kernel.processes[now].parent;
+        at = (parent != now).then_some(parent);
+        let identity = kernel.identity(now);
+        let is_known_member = is_known_as_member(lineage, kernel, now) == Some(true);
+        Ok(Some(Above { identity, is_known_member, is_held: false, is_tracker: Some(now) == tracker }))
+    });
+    standing.unwrap()
+}
+
 /// How many were proven to be members, and how many to be none.
 fn judge_all(lineage: &Lineage, kernel: &Kernel) -> [usize; 2] {
     let mut proven = [0, 0];
     for who in 0..kernel.processes.len() {
-        if kernel.processes[who].life != Life::Running {
+        let process = &kernel.processes[who];
+        if process.life != Life::Running {
             continue;
         }
-        let mut at = Some(who);
-        let standing = by_ancestry(lineage, &lineage.root, true, |_| {
-            let Some(now) = at else { return Ok(None) };
-            let parent = kernel.processes[now].parent;
-            at = (parent != now).then_some(parent);
-            let identity = kernel.identity(now);
-            let is_known_member =
-                lineage.member(identity.pid()).is_some_and(|member| match member.same_process(&identity) {
-                    Sameness::Same => true,
-                    Sameness::Different => false,
-                    Sameness::Unknown => !lineage.is_lost(),
-                });
-            Ok(Some(Above { identity, is_known_member, is_held: false, is_tracker: now == TRACKER }))
-        });
-        let process = &kernel.processes[who];
-        match standing.unwrap() {
+        match judge(lineage, kernel, who, Some(TRACKER)) {
             Standing::Member => {
                 let right = matches!(process.truth, Truth::Member | Truth::Lapsed) || process.fostered;
                 assert!(right, "{process:?} is no member");

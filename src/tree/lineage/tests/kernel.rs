@@ -9,7 +9,7 @@ use crate::pid::Pid;
 use crate::tree::lineage::{Details, Row};
 
 /// Of the clock, in one tick.
-const MOMENTS: u64 = 4;
+pub(super) const MOMENTS: u64 = 4;
 /// So few that they are reused at once.
 pub(super) const PIDS: u32 = 14;
 /// Positions in `Kernel::processes`.
@@ -115,20 +115,21 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Init, two ancestors and the root, which is in a session of theirs or in its own; and a stranger.
+    /// Init, two ancestors and the root, which is in a session of theirs or in its own; and a stranger, whom the elder of
+    /// them has started by way of another one: it is in their session too.
     pub(super) fn new(unique: bool, leads: bool) -> Kernel {
         let mut kernel = Kernel { processes: Vec::new(), now: 40 * MOMENTS, events: Vec::new(), unique };
-        for (parent, pid, truth) in [
-            (0, 1, Truth::Stranger),
-            (0, 2, Truth::Stranger),
-            (1, 3, Truth::Stranger),
-            (2, 4, Truth::Member),
-            (0, 5, Truth::Stranger),
+        for (parent, maker, pid, truth) in [
+            (0, 0, 1, Truth::Stranger),
+            (0, 0, 2, Truth::Stranger),
+            (1, 1, 3, Truth::Stranger),
+            (2, 2, 4, Truth::Member),
+            (0, 1, 5, Truth::Stranger),
         ] {
             kernel.processes.push(Process {
                 pid: Pid::new(pid).unwrap(),
                 parent,
-                maker: parent,
+                maker,
                 truth,
                 life: Life::Running,
                 session: Pid::new(pid.min(2)).unwrap(),

@@ -1,12 +1,13 @@
 //! The simulated kernel, somebody who listens to it badly, and the machine.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::sample::Index;
 
 use super::kernel::{Act, Event, Kernel, Life, PIDS, Process, ROOT, TRACKER, Truth};
 use super::setup::{Setup, Source, Step};
+use super::told::{Bearers, Told};
 use crate::identity::{Identity, Sameness};
 use crate::pid::Pid;
 use crate::state::ExitStatus;
@@ -28,8 +29,7 @@ pub(super) struct World {
     listener: Listener,
     out: Vec<Output>,
     waiting: Vec<(u64, Notice)>,
-    /// How many bearers of a PID were told and have not ended, as a listener counts.
-    bearers: BTreeMap<Pid, u32>,
+    bearers: Bearers,
     saved: Option<Saved>,
     /// Whose forks and ends are told; `None`: everybody's.
     pub(super) followed: Option<BTreeSet<usize>>,
@@ -100,7 +100,7 @@ impl World {
             listener,
             out: Vec::new(),
             waiting: Vec::new(),
-            bearers: BTreeMap::new(),
+            bearers: Bearers::default(),
             saved: None,
             followed: None,
             is_all: true,
@@ -178,25 +178,11 @@ impl World {
     }
 
     fn deliver_event(&mut self, event: Event) {
-        match event {
-            Event::Fork { parent, child } => {
-                let parent = self.kernel.processes[parent].pid;
-                let child = self.kernel.identity(child);
-                let bearers = self.bearers.entry(child.pid).or_insert(0);
-                *bearers += 1;
-                self.counts.reused += usize::from(*bearers > 1);
-                self.tell(Input::Forked { parent, child });
-            }
-            Event::Exec(who) => self.tell(Input::Executed { pid: self.kernel.processes[who].pid }),
-            Event::Exit(who) => {
-                let pid = self.kernel.processes[who].pid;
-                let bearers = self.bearers.entry(pid).or_insert(0);
-                *bearers = bearers.saturating_sub(1);
-                if *bearers == 0 {
-                    self.tell(Input::Ended { pid, status: ExitStatus::Code(0) });
-                }
-            }
+        let Some(told) = self.bearers.told(&self.kernel, event) else { return };
+        if let Told::Forked { child, .. } = told {
+            self.counts.reused += usize::from(self.bearers.of(child.pid) > 1);
         }
+        self.tell(told.input());
     }
 
     /// Of whoever was pinned when it became known.
@@ -275,12 +261,7 @@ impl World {
         if self.lineage.missing_since().is_none() {
             self.followed = None;
         }
-        self.bearers.clear();
-        for number in (1..=PIDS).filter_map(Pid::new) {
-            if self.kernel.bearer(number).is_some_and(|who| self.is_counted(who)) {
-                self.bearers.insert(number, 1);
-            }
-        }
+        self.bearers.count(&self.kernel);
         self.take_events();
         self.check_known();
         for suspect in before {
@@ -298,12 +279,6 @@ impl World {
         if self.setup.source == Source::Poll {
             self.tell(Input::Lost { since: began });
         }
-    }
-
-    /// Its end has not been taken from the kernel yet, so it counts.
-    fn is_counted(&self, who: usize) -> bool {
-        let ended = |(_, event): &(u64, Event)| *event == Event::Exit(who);
-        self.kernel.processes[who].life == Life::Running || self.kernel.events.iter().any(ended)
     }
 
     fn heard(&mut self) {
@@ -390,12 +365,7 @@ impl World {
             self.lineage = Lineage::adopt(saved.clone());
             self.listener = Listener::of(&self.lineage);
             self.waiting.clear();
-            self.bearers.clear();
-            for number in (1..=PIDS).filter_map(Pid::new) {
-                if self.kernel.bearer(number).is_some_and(|who| self.is_counted(who)) {
-                    self.bearers.insert(number, 1);
-                }
-            }
+            self.bearers.count(&self.kernel);
             if self.setup.proves && self.setup.source != Source::Poll {
                 self.prove();
             }
@@ -418,7 +388,7 @@ impl World {
             }
         }
         if all && !self.lineage.is_empty() {
-            self.bearers = followed.iter().map(|&who| (self.kernel.processes[who].pid, 1)).collect();
+            self.bearers.set(followed.iter().map(|&who| self.kernel.processes[who].pid));
             self.followed = Some(followed);
             self.tell(Input::Unseen { since: u64::MAX });
         }

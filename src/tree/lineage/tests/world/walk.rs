@@ -22,7 +22,7 @@ impl World {
         let beside = beside.filter(|&who| is_above(&self.kernel.processes[who]));
         self.lineage.set_strangers(beside.map(|who| self.kernel.identity(who)));
         self.followed = (!is_polled).then(|| BTreeSet::from([ROOT]));
-        self.bearers.insert(self.kernel.processes[ROOT].pid, 1);
+        self.bearers.follow(self.kernel.processes[ROOT].pid);
         self.tell(missing(u64::MAX));
         let mut met = vec![ROOT];
         let mut ended = BTreeSet::new();
@@ -126,7 +126,7 @@ impl World {
                 self.tell(Input::Ended { pid, status: ExitStatus::Unknown });
             } else if self.lineage.member(pid).is_some() {
                 self.followed.iter_mut().for_each(|followed| followed.extend([child]));
-                self.bearers.insert(pid, 1);
+                self.bearers.follow(pid);
             }
         }
         match self.lineage.member(pid) {
