@@ -145,6 +145,24 @@ fn an_outer_route_that_comes_later_is_outer_to_the_orphans_of_an_inner_one() {
     gets(&router, &family, "kid", Some("outer"));
 }
 
+/// Its root can tell nobody any more what it was below.
+#[test]
+fn a_tree_that_has_outlived_its_root_and_its_tracker_is_nested_as_before() {
+    let script = "fork [ fork [ say kid pause ] say inner await ] subreaper say outer reap pause";
+    let family = Family::spawn(script);
+    family.fact("kid");
+    family.fact("outer");
+    let tree = Tree::attach(&process(&family, "inner")).unwrap();
+    let state = tree.save();
+    drop(tree);
+    poke_and_wait_until_reaped(&family, "inner");
+    let router = Router::new();
+    router.insert(&process(&family, "outer"), "outer").unwrap();
+    router.insert_tree(Tree::adopt(&state).unwrap(), "inner").unwrap();
+    gets(&router, &family, "kid", Some("inner"));
+    gets(&router, &family, "outer", Some("outer"));
+}
+
 #[test]
 fn what_is_forked_later_is_routed_at_once() {
     let family =

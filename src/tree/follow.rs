@@ -534,11 +534,12 @@ impl Follow {
             // Or they were known.
             lineage.add_strangers(beside.into_iter().filter(|one| !self.lineage.knows(one.pid())));
         }
+        let mut line = self.line();
         TreeState {
             lineage,
-            root: self.root,
+            root: line.remove(0),
             root_status: self.root_status,
-            above: self.above.clone(),
+            above: line,
             members: self.seen,
             evidence: self.evidence.clone(),
             kept: self.kept(),

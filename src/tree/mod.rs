@@ -86,8 +86,8 @@ impl Tree {
     ///
     /// # Races
     ///
-    /// What the root started and what was orphaned *before* this call cannot be linked to it any more, unless it is in a
-    /// session that a member made, or carries other [`Evidence`]. Nor can what is orphaned *during* the call, before it was
+    /// What the root started and what was orphaned *before* this call cannot be linked to it any more, unless it is in the
+    /// session that the root leads, or carries other [`Evidence`]. Nor can what is orphaned *during* the call, before it was
     /// seen: all who are linked to the root at one moment within the call are members, and all that they start from then
     /// on. With events, that is closed by scanning after subscribing to them, until a scan finds nothing new.
     ///

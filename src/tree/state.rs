@@ -11,7 +11,7 @@ use crate::tree::lineage::Saved;
 /// A tree as [`Tree::save`](crate::Tree::save) wrote it down, for [`Tree::adopt`](crate::Tree::adopt).
 ///
 /// A plain value, good in this boot and PID namespace. With feature `serde` it can be kept in any format, a few hundred
-/// bytes and some for each member; the fields are not for others to rely on.
+/// bytes and some for each member and each ancestor of the root; the fields are not for others to rely on.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TreeState {
