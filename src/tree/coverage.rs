@@ -14,6 +14,10 @@ const MARKED: &str = "orphans are known by a variable in the environment (PIDIGR
 const UNMARKED: &str = "orphans are known by their session, or by the evidence that was named; any other child of process 1 or of an \
     ancestor of the root that was started since could be one, and holds it back until its own end";
 
+/// Of a tree whose members the kernel counts, when it could not.
+const UNCOUNTED: &str =
+    "once the kernel missed some itself, and had not counted all: orphans of that time may hold it back";
+
 /// What a kqueue can promise.
 const LOOKED_UP: &str = "the kernel tells that a member has forked, and the process table shows whom, with a number that names its \
     maker: a process that starts others, ends and is reaped between two looks hides what it has started";
@@ -91,6 +95,14 @@ pub(super) fn after_loss(coverage: &mut Coverage) {
     }
 }
 
+/// A message is missing in the kernel's own numbering (it had no memory for it, say), or a member found no room: then the
+/// filter's count is worth nothing, and a scan has to do.
+pub(super) fn after_uncounted_loss(coverage: &mut Coverage) {
+    if !coverage.reason.contains(UNCOUNTED) {
+        coverage.reason = format!("{}; {UNCOUNTED}", coverage.reason);
+    }
+}
+
 fn of_connector(promise: Promise, more: &str) -> Coverage {
     let reason = format!("{SEEN}, except that one with CLONE_PARENT does not name who did it; {more}");
     Coverage { emptiness: promise, members: promise, reason }
@@ -105,4 +117,22 @@ fn of_poll(orphans: &str) -> Coverage {
 
 fn best_effort(reason: String) -> Coverage {
     Coverage { emptiness: Promise::BestEffort, members: Promise::BestEffort, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_counted_is_said_once() {
+        let mut coverage = of_spawned(&Source::Connector, true, true);
+        let before = coverage.clone();
+        after_loss(&mut coverage);
+        assert_eq!((coverage.emptiness, coverage.members), (before.emptiness, Promise::BestEffort));
+        assert!(!coverage.reason.contains(UNCOUNTED));
+        after_uncounted_loss(&mut coverage);
+        after_uncounted_loss(&mut coverage);
+        assert_eq!(coverage.reason.matches(UNCOUNTED).count(), 1, "{coverage}");
+        assert_eq!(coverage.emptiness, before.emptiness);
+    }
 }

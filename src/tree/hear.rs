@@ -166,6 +166,11 @@ impl Inner {
             None => {
                 // Nobody is tracked any more, before a scan has shown whom to track.
                 self.told.clear();
+                if self.connector.as_ref().is_some_and(sys::Connector::is_filtered) {
+                    for key in self.fed() {
+                        coverage::after_uncounted_loss(&mut self.tree(key).coverage);
+                    }
+                }
                 self.scan_all_fed();
             }
         }
