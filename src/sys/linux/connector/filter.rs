@@ -58,7 +58,7 @@ impl Filter {
         let filter = Filter {
             members: Map::new(MapKind::Hash, members)?,
             marks: Map::new(MapKind::Hash, members)?,
-            born: Map::new(MapKind::Hash, MOST_AT_ONCE)?,
+            born: Map::new(MapKind::Hash, MOST_MEMBERS)?,
             unsure: Map::new(MapKind::Hash, MOST_AT_ONCE)?,
             flags: Map::new(MapKind::Array, FLAGS)?,
             told: 0,

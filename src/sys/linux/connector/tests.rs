@@ -499,6 +499,24 @@ fn the_census_has_whoever_was_forked_under_it() {
     assert_eq!(census(&connector), [pid(kid)]);
 }
 
+/// It waits for the kernel's other processors, which can take long where they are busy.
+#[test]
+fn a_census_bears_thousands_of_forks() {
+    require_connector!();
+    let mut connector = Connector::open(None).unwrap();
+    require!(connector.is_filtered(), "needs CAP_BPF");
+    let family = Family::spawn("say root await storm 6000 say done pause");
+    let root = family.fact("root").pid;
+    connector.track(pid(root), Some(1)).unwrap();
+    let super::Keeper::Kernel(filter) = &connector.keeper else { unreachable!("it is filtered") };
+    let counted = filter.census_and(|_| {
+        family.poke(root);
+        family.fact("done");
+    });
+    assert!(!filter.has_missed().unwrap());
+    assert!(counted.unwrap().contains(&(pid(root), 0)));
+}
+
 #[test]
 fn the_census_of_a_hopper_is_never_empty() {
     require_connector!();
