@@ -12,11 +12,11 @@ use common::pid;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::wait::waitpid;
 use nix::unistd;
-use pidigree::{Backend, Process, Tree};
+use pidigree::{Backend, Caller, Process, Router, Tree};
 use pidigree_testkit::Family;
 use trees::{PATIENCE, on};
 
-const STORY: &str = "fork [ say root await double-fork [ say daemon await ] ] pause";
+const STORY: &str = "fork [ say root await double-fork [ orphaned say daemon await ] await ] pause";
 
 /// By the moment in which this process asks to be given orphans. One test: it asks for all of its threads.
 #[test]
@@ -41,9 +41,15 @@ fn orphans_that_the_tracker_is_given_are_not_taken_for_its_own() {
             tree = Tree::adopt(&state).unwrap();
             assert!(!tree.coverage().reason.contains("PIDIGREE_TREE_"), "no mark: {}", tree.coverage());
         }
+        let router = Router::new();
+        router.insert_tree(tree.clone(), ()).unwrap();
         set_child_subreaper(true).unwrap();
         family.poke(root);
         let daemon = family.fact("daemon").pid;
+        // No member has ended, so nothing has been scanned since; and this asks before it scans.
+        let said = router.resolve(Caller::Process(pid(daemon)));
+        assert!(!matches!(said, Ok(None)), "{moment}: no route, it says");
+        family.poke(root);
         family.wait_ended(root);
 
         let said = tree.contains(pid(daemon));
